@@ -1,0 +1,32 @@
+"""Esper's environment: neural networks that grow while they train.
+
+``import esper_env`` registers the ids of `esper_env.tasks.BUILT_IN` with Gymnasium.
+"""
+
+from esper_env.env import EsperEnv
+from esper_env.kasmina import register_blueprint
+from esper_env.leyline import Action, ObservationLayout, Op, Stage, Style
+from esper_env.state import StateError
+from esper_env.tasks import BUILT_IN, Instance, Task, register_task
+from esper_env.tolaria.datasets import DataNotFoundError, EsperDataWarning
+from esper_env.vector_env import EsperVectorEnv
+
+__all__ = [
+    "Action",
+    "DataNotFoundError",
+    "EsperDataWarning",
+    "EsperEnv",
+    "EsperVectorEnv",
+    "Instance",
+    "ObservationLayout",
+    "Op",
+    "Stage",
+    "StateError",
+    "Style",
+    "Task",
+    "register_blueprint",
+    "register_task",
+]
+
+for _id, _task in BUILT_IN.items():
+    register_task(_task, _id)

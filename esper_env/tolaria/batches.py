@@ -1,0 +1,153 @@
+"""Training batches: a shuffled cursor over the training split, with augmentation in one gather."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from esper_env.tolaria.datasets import ImageData, Split
+
+PAD = 4
+"""Pixels added on each side before the random crop."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """A data set with what training and evaluation derive from it once a process."""
+
+    data: ImageData
+    windows: NDArray[np.uint8]
+    """Every crop of every padded training image, a view: (N, 2 PAD + 1, 2 PAD + 1, H, W, C)."""
+    mean: torch.Tensor
+    """Per channel, in 0..255: (C, 1, 1)."""
+    gain: torch.Tensor
+    """1 / standard deviation, per channel: (C, 1, 1)."""
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last layout."""
+        return images.permute(0, 3, 1, 2).float().sub_(self.mean).mul_(self.gain)
+
+
+@lru_cache(maxsize=8)
+def prepare(data: ImageData) -> PreparedData:
+    """Pad the training images with the mean pixel and build the crop view; cached by data set."""
+    images = data.train.images.numpy()
+    n, h, w, c = images.shape
+    padded = np.empty((n, h + 2 * PAD, w + 2 * PAD, c), np.uint8)
+    padded[:] = np.round(255 * np.asarray(data.mean)).astype(np.uint8)
+    padded[:, PAD : PAD + h, PAD : PAD + w] = images
+    windows = sliding_window_view(padded, (h, w), axis=(1, 2))  # type: ignore[call-overload]
+    return PreparedData(
+        data,
+        windows.transpose(0, 1, 2, 4, 5, 3),
+        255 * torch.tensor(data.mean)[:, None, None],
+        1 / (255 * torch.tensor(data.std)[:, None, None]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Normalised images in chunks that fit the cache, with their labels."""
+
+    images: tuple[torch.Tensor, ...]
+    labels: tuple[torch.Tensor, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return sum(len(chunk) for chunk in self.labels)
+
+
+CHUNK = 256
+
+
+@lru_cache(maxsize=16)
+def evaluation_set(data: ImageData, split: str, samples: int | None, device: str) -> EvaluationSet:
+    """Return the first `samples` images of a split (``None``: all of it), the same for every environment."""
+    prepared, part = prepare(data), getattr(data, split)
+    assert isinstance(part, Split)
+    images, labels = part.images[:samples], part.labels[:samples]
+    return EvaluationSet(
+        tuple(prepared.normalise(chunk).to(device) for chunk in images.split(CHUNK)),
+        tuple(chunk.to(device) for chunk in labels.split(CHUNK)),
+    )
+
+
+class BatchSource:
+    """The training stream of one episode.
+
+    Args:
+        prepared: the data.
+        labels: (N,) int64 training labels, possibly with noise.
+        samples: images an epoch.
+        batch_size: images a batch; the last batch of an epoch may be smaller.
+        order: generator of the shuffles. Structure edits never advance it, nor `augmentation`.
+        augmentation: generator of crops and flips.
+        device: where batches are put.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedData,
+        labels: torch.Tensor,
+        samples: int,
+        batch_size: int,
+        order: torch.Generator,
+        augmentation: torch.Generator,
+        device: str,
+    ) -> None:
+        self.prepared, self.labels = prepared, labels
+        self.samples, self.batch_size, self.device = samples, batch_size, device
+        self.order, self.augmentation = order, augmentation
+        self.permutation = torch.empty(0, dtype=torch.int64)
+        self.cursor = 0
+
+    def _next_indices(self) -> torch.Tensor:
+        parts, missing = [], self.samples
+        while missing:
+            if self.cursor == len(self.permutation):
+                self.permutation = torch.randperm(len(self.labels), generator=self.order)
+                self.cursor = 0
+            part = self.permutation[self.cursor : self.cursor + missing]
+            self.cursor += len(part)
+            missing -= len(part)
+            parts.append(part)
+        return torch.cat(parts)
+
+    def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of one epoch: (B, C, H, W) float32 channels-last and (B,) int64."""
+        indices = self._next_indices()
+        shape = (self.samples,)
+        shifts = torch.randint(2 * PAD + 1, (2, *shape), generator=self.augmentation).numpy()
+        flips = torch.randint(2, shape, generator=self.augmentation).numpy().astype(bool)
+        rows, labels = indices.numpy(), self.labels[indices].to(self.device)
+        mean, gain = self.prepared.mean.to(self.device), self.prepared.gain.to(self.device)
+        for start in range(0, self.samples, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = self.prepared.windows[rows[part], shifts[0, part], shifts[1, part]]  # (B, H, W, C)
+            if self.prepared.data.flip:
+                flip = flips[part]
+                images[flip] = images[flip, :, ::-1]
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            yield batch.permute(0, 3, 1, 2).float().sub_(mean).mul_(gain), labels[part]
+
+
+def noisy_labels(labels: torch.Tensor, share: float, classes: int, generator: torch.Generator) -> torch.Tensor:
+    """Return `labels` with about `share` of them replaced by a uniformly random class."""
+    if share == 0.0:
+        return labels
+    replaced = torch.rand(labels.shape, generator=generator) < share
+    random = torch.randint(classes, labels.shape, generator=generator)
+    return torch.where(replaced, random, labels)
+
+
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy in float32."""
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
