@@ -47,7 +47,134 @@ def _own_torch_mode() -> Iterator[None]:
 
 
 class EsperEnv(gymnasium.Env[Observation, np.int64]):
-    """DOCSTRING"""
+    """A convolutional network that trains while an agent edits its structure.
+
+    ## Description
+    A *host* network is trained on images, one epoch of `samples_per_epoch` images a step. At *slots*, named
+    places between its layers, the agent may germinate *seeds*: small modules of some *blueprint* that train
+    behind the host, are blended into it by a weight *alpha* from 0 to 1, and are then kept for good
+    (FOSSILIZED) or pruned. Every seed is the identity at birth. An episode is one host from fresh weights to
+    the last epoch; it is worth the accuracy of the network that was kept, less a rent on what was added.
+
+    `docs/environment.md` has the life of a seed, the rule for each operation, and the meaning of every number
+    of the observation and of the info.
+
+    ## Action Space
+    `Discrete(1 + S * (B * len(styles) * len(tempos) + 6))` for S slots and B blueprints; 40 by default.
+
+    | index | action |
+    | --- | --- |
+    | 0 | WAIT |
+    | then for each slot in turn: | |
+    | first `B * len(styles) * len(tempos)` | GERMINATE, a blueprint in a style with a tempo |
+    | +0 | ADVANCE: GERMINATED to TRAINING to BLENDING to HOLDING |
+    | +1, +2, +3 | SET_ALPHA_TARGET to 0.5, 0.7, 1.0 |
+    | +4 | FOSSILIZE |
+    | +5 | PRUNE |
+
+    `env.unwrapped.action_table[i]` is the `Action` of index i. What is legal is `info["action_mask"]`, int8
+    (A,), at every reset and step, and `env.unwrapped.action_masks()`, bool (A,). WAIT is always legal. An
+    illegal action does not raise: WAIT is executed in its place and `info["invalid_action"]` is True.
+
+    ## Observation Space
+    `Box(-1, 1, (23 + 35 * S,), float32)`; 128 numbers for 3 slots. Numbers are clipped to the box; what was
+    not measured is 0.
+
+    | index | meaning | min | max |
+    | --- | --- | --- | --- |
+    | 0 | share of the episode that is done | 0 | 1 |
+    | 1-2 | validation loss / (2 ln C), validation accuracy | 0 | 1 |
+    | 3-12 | the five losses and the five accuracies before, less the present one | -1 | 1 |
+    | 13 | training accuracy - validation accuracy | -1 | 1 |
+    | 14-15 | price of growth, growth | 0 | 1 |
+    | 16-22 | the last action was executed as asked; its operation, one-hot | 0 | 1 |
+    | 23 + 31 * s + 0-8 | slot s: its stage, one-hot | 0 | 1 |
+    | 23 + 31 * s + 9-18 | size, alpha and its ramp, tempo, style of its seed | -1 | 1 |
+    | 23 + 31 * s + 19-24 | the seed's effect on accuracy, measured by ablation, and its rent | -1 | 1 |
+    | 23 + 31 * s + 25-28 | the seed's gradients: norm, health, change of health, fault | -1 | 1 |
+    | 23 + 31 * s + 29-30 | epochs in this stage, age | 0 | 1 |
+    | 23 + 31 * S + 4 * s + 0-3 | slot s: index of its blueprint as four bits -1/+1, lowest first | -1 | 1 |
+
+    `env.unwrapped.layout.features()` names each number.
+
+    ## Rewards
+    The value of the network is V = validation accuracy (0..1) - rent * added / reference, where *added*
+    counts alpha times the parameters of uncommitted seeds and all parameters of fossilised ones (forward
+    FLOPs with `rent_on="flops"`). A step's reward is its change, V_t - V_{t-1} with V_0 = 1/C for C classes,
+    less 0.1 for a rollback. At the last step all that is not fossilised is removed first, and V uses the
+    whole validation split.
+
+    The objective is undiscounted: use gamma = 1. The sum of the rewards is then V_T - 1/C - 0.1 * rollbacks,
+    what the committed network is worth at the end, whatever path led there. A discount would turn accuracy
+    on the way into income, so that never finishing a seed could pay more than keeping a good one.
+
+    ## Starting State
+    A host with fresh weights, all slots DORMANT. Tasks whose instance varies draw one per episode.
+
+    ## Episode End
+    *Terminated* after `episode_length` steps, after the third rollback, or when a step fails
+    (`info["error_code"]` is then not 0 and the text is in `env.unwrapped.provenance["error"]`).
+    *Truncated* never; a wrapper may do so.
+
+    A rollback is the governor's answer to a loss or weight that is not finite, to accuracy that falls back to
+    chance and to a loss that diverges: the last healthy state of the network returns, without the seeds that
+    were not fossilised.
+
+    ## Information
+    Numbers and arrays of fixed shape, fresh at every call, never NaN; S values are in the order of `slots`.
+    Every step: `action_mask`, `invalid_action`, `epoch`, `train_loss`, `train_accuracy`, `val_loss`,
+    `val_accuracy`, `params`, `host_params`, `growth`, `rent`, `flops_train`, `flops_shadow`, `flops_eval`
+    (cumulative), `stages`, `blueprints` (index, -1 for none), `alphas`, `contributions` and
+    `contributions_measured`, `shapley` and `shapley_measured`, `rollback`, `value`, `error_code`.
+    The reset adds `instance`. The last step adds `committed_accuracy`, `test_accuracy`, `test_loss`,
+    `fossilized`, `pruned`, `germinated`, `invalid_actions`, `peak_params`, `flops_total`, `rollbacks` and
+    `stability`.
+
+    ## Arguments
+    `gymnasium.make(id, ...)` takes these by name; `docs/environment.md` has their defaults.
+
+    | argument | meaning |
+    | --- | --- |
+    | `dataset`, `data_root` | "auto", "cifar10", "fashion_mnist" or "synthetic"; a folder to look in first |
+    | `slots`, `blueprints` | which of the host's boundaries get a slot; which blueprints can be germinated |
+    | `styles`, `tempos` | ways to join a seed ("add", "gate", "multiply"); epochs of an alpha ramp |
+    | `alpha_curve` | shape of the ramps: "linear", "cosine" or "sigmoid" |
+    | `episode_length` | steps of an episode |
+    | `samples_per_epoch`, `val_samples`, `batch_size` | images; `samples_per_epoch=None` is the whole split |
+    | `host_lr`, `seed_lr` | learning rates; the task's if not given |
+    | `rent`, `rent_on` | price of adding the reference size, in accuracy; on "params" or "flops" |
+    | `device`, `precision` | "cpu" or "cuda:N"; "fp32" or "bf16" |
+    | `strict_gates` | also ask for a measured gain before blending and fossilising |
+    | `render_mode` | "ansi" (text), "rgb_array" (uint8 (540, 960, 3)) or None |
+
+    ## Reset options
+    `reset(options={"instance": {...}})` pins fields of the episode's `Instance`.
+    `reset(options={"structure": [{"slot": ..., "blueprint": ..., "style": ...}, ...]})` starts with these
+    seeds FOSSILIZED: the static twin of a grown network, trained by the same engine.
+
+    ## Determinism
+    The same seed and actions give bitwise equal observations, rewards and infos, alone or in any vector
+    environment, in any process, on CPU in fp32 with one machine kind and torch version. `get_state` returns
+    the whole state as bytes, `set_state` restores it exactly, `fork` makes an independent copy.
+
+    ## Example
+    >>> import gymnasium, esper_env
+    >>> env = gymnasium.make("Esper/Tiny-v0", episode_length=10)
+    >>> observation, info = env.reset(seed=0)
+    >>> _ = env.action_space.seed(0)
+    >>> terminated, total = False, 0.0
+    >>> while not terminated:
+    ...     action = env.action_space.sample(mask=info["action_mask"])
+    ...     observation, reward, terminated, truncated, info = env.step(action)
+    ...     total += reward
+    >>> info["epoch"], info["invalid_actions"]
+    (10, 0)
+    >>> bool(abs(total - (info["value"] - 1 / 10)) < 1e-9)
+    True
+
+    ## Version History
+    * v0: first version
+    """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
 

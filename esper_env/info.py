@@ -15,6 +15,7 @@ from esper_env.leyline import Op, Stage
 from esper_env.tolaria.episode import Episode, EpochReport, Settlement
 
 STABILITY_EPOCHS = 30
+"""Validation accuracies, counted from the end, that `Tally.stability` looks at."""
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Tally:
     invalid_actions: int = 0
     peak_params: int = 0
     accuracies: list[float] = field(default_factory=list)
-    """The last `STABILITY_EPOCHS` validation accuracies."""
+    """Every validation accuracy of the episode, one an epoch."""
 
     def record(self, op: Op, legal: bool, params: int, accuracy: float) -> None:
         """Count one step: `op` is what was executed, `legal` whether that is what was asked for."""
@@ -36,13 +37,14 @@ class Tally:
         self.fossilized += op is Op.FOSSILIZE
         self.invalid_actions += not legal
         self.peak_params = max(self.peak_params, params)
-        self.accuracies = [*self.accuracies, accuracy][-STABILITY_EPOCHS:]
+        self.accuracies.append(accuracy)
 
     @property
     def stability(self) -> float:
         """1 - standard deviation of the last validation accuracies over their mean."""
-        mean = float(np.mean(self.accuracies))
-        return 1.0 - float(np.std(self.accuracies)) / mean if mean > 0 else 0.0
+        last = self.accuracies[-STABILITY_EPOCHS:]
+        mean = float(np.mean(last)) if last else 0.0
+        return 1.0 - float(np.std(last)) / mean if mean > 0 else 0.0
 
 
 def _finite(value: float) -> float:

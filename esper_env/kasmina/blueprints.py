@@ -41,7 +41,11 @@ class SqueezeExcite(nn.Module):
 
 
 def _activated(channels: int) -> list[nn.Module]:
-    return [group_norm(channels), nn.ReLU(inplace=True)]
+    norm = group_norm(channels)
+    if channels == 1:
+        # the next group norm undoes a lone gain, which then has no gradient unless the bias is not 0
+        nn.init.constant_(norm.bias, 0.3)
+    return [norm, nn.ReLU(inplace=True)]
 
 
 def _conv_small(channels: int) -> nn.Module:

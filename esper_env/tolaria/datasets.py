@@ -147,10 +147,8 @@ def find_dataset(name: str, data_root: str | None) -> Path | None:
         if not missing:
             return folder
         if len(missing) < len(spec.files):
-            raise readers.DataFormatError(
-                f"{folder} holds {spec.title} only in part: {', '.join(missing)} missing; "
-                f"remove that folder, or {spec.how_to_get}"
-            )
+            problem = f"{folder} holds {spec.title} only in part: {', '.join(missing)} missing"
+            raise readers.DataFormatError(f"{problem}; remove that folder, or {spec.how_to_get}")
     return None
 
 
@@ -229,10 +227,8 @@ def _load_real(name: str, folder: Path) -> ImageData:
     total = len(raw.train_images)
     held_out = min(VALIDATION_IMAGES, total // 10)
     if not held_out or not len(raw.test_images):
-        raise readers.DataFormatError(
-            f"{folder} holds {total} training and {len(raw.test_images)} test images; "
-            "at least 10 and 1 are needed"
-        )
+        found = f"{total} training and {len(raw.test_images)} test images"
+        raise readers.DataFormatError(f"{folder} holds {found}; at least 10 and 1 are needed")
     # Raw PCG64 words, not Generator.permutation: numpy keeps only the former the same in every version.
     order = np.argsort(np.random.PCG64(_SPLIT_SEED).random_raw(total), kind="stable")
     validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
@@ -245,8 +241,8 @@ def _load_real(name: str, folder: Path) -> ImageData:
 
 
 def _load_synthetic(channels: int, size: int, sizes: tuple[int, int, int]) -> ImageData:
-    arrays = synthetic.generate(channels, size, sizes)
-    splits = dict(zip(("train", "validation", "test"), arrays, strict=True))
+    train, validation, test = synthetic.generate(channels, size, sizes)
+    splits = {"train": train, "validation": validation, "test": test}
     return _assemble("synthetic", EMBEDDED, splits, flip=True)
 
 
@@ -255,20 +251,10 @@ _Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 def _assemble(name: str, source: str, splits: dict[str, _Arrays], *, flip: bool) -> ImageData:
     mean, std = _statistics(splits["train"][0])
-    tensors = {
-        part: Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))
-        for part, (images, labels) in splits.items()
-    }
+    tensors = {part: Split(*map(torch.from_numpy, arrays)) for part, arrays in splits.items()}
     digest = _digest(splits)
     return ImageData(
-        name=name,
-        source=source,
-        mean=mean,
-        std=std,
-        flip=flip,
-        num_classes=NUM_CLASSES,
-        digest=digest,
-        **tensors,
+        name, source, **tensors, mean=mean, std=std, flip=flip, num_classes=NUM_CLASSES, digest=digest
     )
 
 
@@ -289,7 +275,7 @@ def _statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple
 def _digest(splits: dict[str, _Arrays]) -> str:
     digest = hashlib.sha256()
     for name, (images, labels) in splits.items():
-        for array in (np.ascontiguousarray(images), labels.astype("<i8")):
+        for array in (images, labels.astype("<i8")):
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(array.data)
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Benchmarks: controlled comparisons and the calibration of the tasks."""

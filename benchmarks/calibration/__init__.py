@@ -1,0 +1,1 @@
+"""Calibration of the tasks: which episodes are run, and what follows from them."""

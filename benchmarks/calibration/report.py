@@ -1,0 +1,187 @@
+"""Writes docs/calibration.md from the rows: every figure there comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.calibration.plan import EXPERIMENTS, HEAVIEST, NEVER, SCHEDULES, VARIED_SCHEDULES
+from benchmarks.calibration.run import Row, read_rows
+from benchmarks.calibration.statistics import Interval, paired
+from esper_env.tasks import BUILT_IN
+
+Table = list[list[str]]
+
+
+def _markdown(head: Sequence[str], rows: Table) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def net_value(row: Row, rent: float) -> float:
+    """Committed accuracy less rent, in points. Rent changes no training, so any price can be applied afterwards."""
+    return 100.0 * (row["committed_accuracy"] - rent * row["added_params"] / row["reference_params"])
+
+
+def _column(rows: Iterable[Row], schedule: str, value: Callable[[Row], float], twin: str | None = None) -> list[float]:
+    chosen = [r for r in rows if r["schedule"] == schedule and r["twin_of"] == twin]
+    return [value(r) for r in sorted(chosen, key=lambda r: r["seed"])]
+
+
+def _rent(id: str) -> float:
+    return BUILT_IN[id].rent
+
+
+def best_schedule(rows: list[Row], rent: float) -> str:
+    """The schedule with the best mean net value."""
+    names = [name for name in SCHEDULES if _column(rows, name, lambda r: 0.0)]
+    return max(names, key=lambda name: np.mean(_column(rows, name, lambda r: net_value(r, rent))))
+
+
+def convergence(rows: list[Row]) -> str:
+    """Spread of WAIT's last 30 epochs."""
+    table = []
+    for r in sorted(rows, key=lambda r: (r["id"], r["seed"])):
+        curve = 100 * np.asarray(r["curve"])
+        marks = [f"{curve[e - 1]:.1f}" for e in (30, 60, 90, 120, 150)]
+        table.append([r["id"], str(r["seed"]), *marks, f"{curve[-30:].std():.2f}"])
+    return _markdown(["task", "seed", "30", "60", "90", "120", "150", "std of the last 30"], table)
+
+
+def headroom(rows: list[Row]) -> str:
+    """WAIT against the host with conv_light everywhere from the start."""
+    bare = {r["seed"]: 100 * r["committed_accuracy"] for r in rows if not r["structure"]}
+    light = {r["seed"]: 100 * r["committed_accuracy"] for r in rows if r["structure"]}
+    seeds = sorted(set(bare) & set(light))
+    table = [[str(s), f"{bare[s]:.1f}", f"{light[s]:.1f}", f"{light[s] - bare[s]:+.1f}"] for s in seeds]
+    return _markdown(["seed", "WAIT", "conv_light everywhere", "gain"], table)
+
+
+def late(rows: list[Row], never: list[Row]) -> str:
+    """Gain against germination epoch."""
+    base = {r["seed"]: r["committed_accuracy"] for r in never if r["schedule"] == NEVER}
+    table = []
+    for name in sorted({r["schedule"] for r in rows}, key=lambda n: int(n.split()[-1])):
+        mine = [r for r in rows if r["schedule"] == name and r["seed"] in base]
+        gains = [100 * (r["committed_accuracy"] - base[r["seed"]]) for r in mine]
+        if gains:
+            table.append([name.split()[-1], f"{np.mean(gains):+.2f}", " ".join(f"{g:+.1f}" for g in gains)])
+    return _markdown(["germination epoch", "gain over WAIT, points", "by seed"], table)
+
+
+def choice(rows: list[Row], rent: float) -> str:
+    """Net value of the ten schedules."""
+    table = []
+    for name in SCHEDULES:
+        nets = _column(rows, name, lambda r: net_value(r, rent))
+        if nets:
+            accuracy = np.mean(_column(rows, name, lambda r: 100 * r["committed_accuracy"]))
+            added = np.mean(_column(rows, name, lambda r: r["added_params"]))
+            table.append([name, f"{np.mean(nets):.2f}", f"{accuracy:.2f}", f"{added:.0f}", str(len(nets))])
+    return _markdown(["schedule", "net value, points", "committed accuracy", "added parameters", "seeds"], table)
+
+
+def judgement(rows: list[Row], rent: float, chosen: str) -> list[tuple[str, Interval]]:
+    """Paired differences in net value on the fresh seeds."""
+
+    def net(name: str) -> list[float]:
+        return _column(rows, name, lambda r: net_value(r, rent))
+
+    return [
+        (f"{chosen} - {NEVER}", paired(net(chosen), net(NEVER))),
+        (f"{chosen} - {HEAVIEST}", paired(net(chosen), net(HEAVIEST))),
+    ]
+
+
+def fashion(rows: list[Row], chosen: str) -> str:
+    """WAIT, heuristic, best schedule and its static twin: test accuracy, parameters, FLOPs."""
+    table = []
+    base = _column(rows, NEVER, lambda r: 100 * r["test_accuracy"])
+    for label, name, twin in (
+        ("WAIT", NEVER, None),
+        ("heuristic", "heuristic", None),
+        (chosen, chosen, None),
+        (f"static twin of {chosen}", NEVER, chosen),
+    ):
+        accuracy = _column(rows, name, lambda r: 100 * r["test_accuracy"], twin)
+        if len(accuracy) != len(base):
+            continue
+        params = np.mean(_column(rows, name, lambda r: r["host_params"] + r["added_params"], twin))
+        flops = np.mean(_column(rows, name, lambda r: r["flops_total"], twin))
+        difference = "" if label == "WAIT" else str(paired(accuracy, base))
+        table.append([label, f"{np.mean(accuracy):.2f}", difference, f"{params:.0f}", f"{flops / 1e12:.2f}"])
+    head = ["plan", "test accuracy", "paired difference to WAIT, points", "parameters", "total TFLOPs"]
+    return _markdown(head, table)
+
+
+RENT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval]:
+    """Best schedule per instance minus best single schedule, each chosen on one seed and judged on the other.
+
+    An instance here is what trains (width, impaired block, noise, rate) with a rent factor from a grid.
+    """
+    worth: dict[tuple[str, float], dict[int, dict[str, float]]] = {}
+    for r in rows:
+        for factor in RENT_FACTORS:
+            cell = worth.setdefault((str(r["provenance"]["instance"]), factor), {})
+            cell.setdefault(r["seed"], {})[r["schedule"]] = net_value(r, rent * factor)
+    full = {k: v for k, v in worth.items() if len(v) == 2 and all(len(s) == len(VARIED_SCHEDULES) for s in v.values())}
+    a, b = sorted(next(iter(full.values())))
+    own, single, singles = [], [], []
+    for pick, judge in ((a, b), (b, a)):
+        overall = max(VARIED_SCHEDULES, key=lambda n: sum(v[pick][n] for v in full.values()))
+        singles.append(overall)
+        for v in full.values():
+            mine = max(VARIED_SCHEDULES, key=lambda n: v[pick][n])
+            own.append(v[judge][mine])
+            single.append(v[judge][overall])
+    by_instance = np.subtract(own, single).reshape(2, -1, len(RENT_FACTORS)).mean((0, 2))
+    return " / ".join(dict.fromkeys(singles)), paired(list(by_instance), [0.0] * len(by_instance))
+
+
+def write_report(folder: Path, page: Path) -> None:
+    """Fill the figures between the markers ``<!-- NAME -->`` and ``<!-- end -->`` of the page."""
+    text = page.read_text()
+    for name, content in figures(folder).items():
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        if not rest:
+            raise ValueError(f"{page} has no marker <!-- {name} -->")
+        _, _, after = rest.partition("<!-- end -->")
+        text = f"{before}<!-- {name} -->\n{content}\n<!-- end -->{after}"
+    page.write_text(text)
+
+
+def figures(folder: Path) -> dict[str, str]:
+    """Every table of the page for which there are rows."""
+    rows = {e: read_rows(folder, e) for e in EXPERIMENTS}
+    out: dict[str, str] = {}
+    if rows["convergence"]:
+        out["convergence"] = convergence(rows["convergence"])
+    if rows["headroom"]:
+        out["headroom"] = headroom(rows["headroom"])
+    if rows["late"] and rows["choose-cifar"]:
+        out["late"] = late(rows["late"], rows["choose-cifar"])
+    for kind, id in (("cifar", "Esper/CifarBaseline-v0"), ("fashion", "Esper/FashionBaseline-v0")):
+        rent = _rent(id)
+        if rows[f"choose-{kind}"]:
+            out[f"choose-{kind}"] = choice(rows[f"choose-{kind}"], rent)
+        judged = rows[f"judge-{kind}"]
+        if judged:
+            chosen = best_schedule(rows[f"choose-{kind}"], rent)
+            differences = judgement(judged, rent, chosen)
+            table = [[name, str(interval), str(interval.n)] for name, interval in differences]
+            out[f"judge-{kind}"] = _markdown(["net value, paired by seed", "points", "seeds"], table)
+            if kind == "fashion":
+                out["fashion"] = fashion(judged, chosen)
+    if rows["varied"]:
+        single, interval = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
+        table = [[single, str(interval), str(interval.n)]]
+        head = ["best single schedule", "best per instance - best single, points", "instances"]
+        out["varied"] = _markdown(head, table)
+    return out
+
+
