@@ -20,7 +20,7 @@ from esper_env.leyline import WAIT, Action, ObservationLayout, SlotFacts, Style,
 from esper_env.observation import History, build_observation
 from esper_env.settings import Settings
 from esper_env.state import StateError, pack, unpack
-from esper_env.tasks import Instance
+from esper_env.tasks import Instance, get_task
 from esper_env.tolaria.episode import Episode, EpochReport, Settlement, Structure
 from esper_env.tolaria.governor import MAX_ROLLBACKS
 
@@ -181,7 +181,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     def __init__(self, task: str, *, render_mode: str | None = None, **arguments: Any) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode={render_mode!r}: choose one of {self.metadata['render_modes']} or None")
-        self.settings = Settings.resolve(task=task, **arguments)
+        self.settings = Settings.resolve(task=task, **{**get_task(task).defaults, **arguments})
         self.render_mode = render_mode
         self._arguments = {"task": task, "render_mode": render_mode, **arguments}
         s = self.settings
@@ -217,7 +217,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         episode_seed = int(self.np_random.integers(2**63 - 1))
         with _own_torch_mode():
             self._begin(instance, episode_seed, structure)
-        self._value = 1.0 / self._data.num_classes
+        self.value = 1.0 / self.data.num_classes
         self._report: EpochReport | None = None
         self._last_observation = self._observe()
         info = self._info(legal=True)
@@ -262,7 +262,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         if self._episode is None:
             raise RuntimeError("no episode has begun: call reset() first")
         if self._done:
-            return np.arange(len(self.action_table)) == 0
+            only_wait: NDArray[np.bool_] = np.arange(len(self.action_table)) == 0
+            return only_wait
         facts = self.slot_facts
         return np.array(legal_mask(self.action_table, facts, strict_gates=self.settings.strict_gates), np.bool_)
 
@@ -283,9 +284,9 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         """Where the present episode's numbers come from; JSON-able."""
         return {
             "task": self.settings.task.name,
-            "dataset": self._data.name,
-            "source": self._data.source,
-            "digest": self._data.digest,
+            "dataset": self.data.name,
+            "source": self.data.source,
+            "digest": self.data.digest,
             "instance": asdict(self.instance),
             "episode_seed": self.episode.seed,
             "structure": [asdict(s) for s in self._structure],
@@ -298,14 +299,14 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         tensors, values = self.episode.state()
         values = {
             "arguments": self._fingerprint(),
-            "digest": self._data.digest,
+            "digest": self.data.digest,
             "episode": values,
             "instance": asdict(self.instance),
             "structure": [asdict(s) for s in self._structure],
             "np_random": self.np_random.bit_generator.state,
             "history": self.history.state(),
             "tally": vars(self.tally),
-            "value": self._value,
+            "value": self.value,
             "done": self._done,
             "error": self._error,
         }
@@ -320,6 +321,27 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
                 other data. This environment is then as it was.
         """
         tensors, values = unpack(state)
+        before = dict(vars(self))
+        try:
+            self._restore(tensors, values)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            vars(self).update(before)
+            if isinstance(error, StateError):
+                raise
+            raise StateError(
+                "the state does not fit this version of esper_env: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def fork(self) -> EsperEnv:
+        """Return an independent copy of this environment, in the same state."""
+        copy = EsperEnv(**self._arguments)
+        copy.set_state(self.get_state())
+        return copy
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
         mine, theirs = self._fingerprint(), values["arguments"]
         if mine != theirs:
             different = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
@@ -337,25 +359,17 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         self.np_random.bit_generator.state = values["np_random"]
         self.history = History.from_state(values["history"])
         self.tally = Tally(**values["tally"])
-        self._value, self._done, self._error = values["value"], values["done"], values["error"]
+        self.value, self._done, self._error = values["value"], values["done"], values["error"]
         self._last_observation = tensors["observation"].numpy().copy()
         self._report = None
 
-    def fork(self) -> EsperEnv:
-        """Return an independent copy of this environment, in the same state."""
-        copy = EsperEnv(**self._arguments)
-        copy.set_state(self.get_state())
-        return copy
-
-    # -- inside --------------------------------------------------------------------------------------
-
     def _begin(self, instance: Instance, episode_seed: int, structure: Sequence[Structure]) -> None:
         settings = self.settings
-        self._data = settings.load()
+        self.data = settings.load()
         self._episode = Episode(
             lambda: settings.task.host(instance),
-            self._data,
-            settings.episode_config(instance, self._data),
+            self.data,
+            settings.episode_config(instance, self.data),
             episode_seed,
             structure,
         )
@@ -390,8 +404,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             settlement = episode.settle()
             accuracy = settlement.validation.accuracy
         value = accuracy - self.rent.total(episode.model)
-        reward = value - self._value - ROLLBACK_PENALTY * (report.panic is not None)
-        self._value = value
+        reward = value - self.value - ROLLBACK_PENALTY * (report.panic is not None)
+        self.value = value
         self._last_observation = self._observe()
         info = self._info(legal)
         if settlement is not None:
@@ -403,8 +417,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         logger.exception("a step of %s failed; its episode ends", self.settings.task.name)
         self._error = f"{type(error).__name__}: {error}"
         self._done = True
-        value = 1.0 / self._data.num_classes
-        reward, self._value = value - self._value, value
+        value = 1.0 / self.data.num_classes
+        reward, self.value = value - self.value, value
         self._report = None
         info = self._info(legal=True)
         info["error_code"] = STEP_FAILED
@@ -419,7 +433,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             self.rent,
             epoch=self.episode.epoch,
             episode_length=self.settings.episode_length,
-            classes=self._data.num_classes,
+            classes=self.data.num_classes,
             blueprints=self.settings.blueprints,
         )
 
@@ -433,7 +447,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             self.rent,
             mask,
             report=self._report,
-            value=self._value,
+            value=self.value,
             legal=legal,
         )
 

@@ -93,7 +93,7 @@ def look(env: EsperEnv) -> View:
         ("validation loss", f"{env.history.losses[-1]:.4f}" if env.history.losses else "not measured"),
         ("validation accuracy", "not measured" if accuracy is None else _percent(accuracy)),
         ("training accuracy", "not measured" if accuracy is None else _percent(accuracy + env.history.gap)),
-        ("value", _percent(env._value)),
+        ("value", _percent(env.value)),
         ("rent due", f"{100 * env.rent.total(model):.2f} points"),
         ("parameters", f"{total_params(model):,}"),
         ("host parameters", f"{model.host_size:,}"),
@@ -102,12 +102,12 @@ def look(env: EsperEnv) -> View:
     )
     return View(
         title=f"{env.settings.task.name} on {provenance['dataset']}",
-        shape=env._data.shape,
+        shape=env.data.shape,
         boundaries=model.host.boundaries,
         slots=tuple(_slot_view(slot, model.shapes[slot.position]) for slot in model.stream),
         epoch=episode.epoch,
         episode_length=env.settings.episode_length,
-        classes=env._data.num_classes,
+        classes=env.data.num_classes,
         accuracies=tuple(env.tally.accuracies),
         figures=figures,
         error=provenance["error"],

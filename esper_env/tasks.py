@@ -147,7 +147,7 @@ def register_task(task: Task, id: str) -> None:
         id,
         entry_point="esper_env.env:EsperEnv",
         vector_entry_point="esper_env.vector_env:EsperVectorEnv",
-        kwargs={"task": task.name, **task.defaults},
+        kwargs={"task": task.name},
     )
 
 

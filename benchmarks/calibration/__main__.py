@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.calibration.plan import EXPERIMENTS, SCHEDULES, jobs
+from benchmarks.calibration.plan import EXPERIMENTS, SCHEDULES
 from benchmarks.calibration.report import write_report
 from benchmarks.calibration.run import run_jobs
 
@@ -33,7 +33,7 @@ def main() -> int:
     if arguments.chosen is None and any(e.startswith("judge") for e in arguments.experiments):
         parser.error("a judge-* experiment needs --chosen SCHEDULE")
     for experiment in arguments.experiments:
-        run_jobs(jobs(experiment, arguments.chosen), arguments.out, arguments.workers)
+        run_jobs(list(EXPERIMENTS[experiment](arguments.chosen)), arguments.out, arguments.workers)
     return 0
 
 

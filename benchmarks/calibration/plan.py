@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,12 +71,6 @@ def scheduled(experiment: str, id: str, arguments: dict[str, Any], seed: int, na
     return Job(experiment, id, arguments, seed, name, SCHEDULES[name], **kwargs)
 
 
-def _rent(experiment: str, id: str, arguments: dict[str, Any], seeds: range, names: list[str]) -> Iterator[Job]:
-    for seed in seeds:
-        for name in names:
-            yield scheduled(experiment, id, arguments, seed, name)
-
-
 def _late() -> Iterator[Job]:
     for seed in range(3):
         for epoch in (1, 25, 50, 75, 100):
@@ -124,53 +118,52 @@ def _varied() -> Iterator[Job]:
                 )
 
 
-def jobs(experiment: str, chosen: str | None = None) -> list[Job]:
-    """Return the episodes of an experiment; `chosen` is the best schedule, for those that judge it."""
-    seeds = JUDGEMENT_SEEDS
-    match experiment:
-        case "convergence":
-            return [
-                scheduled(experiment, id, arguments, seed, NEVER)
-                for id, arguments in ((CIFAR_ID, SYNTHETIC), (FASHION_ID, FASHION))
-                for seed in range(3)
-            ]
-        case "headroom":
-            structure = [{"slot": slot, "blueprint": "conv_light"} for slot in SLOTS]
-            return [
-                scheduled(experiment, CIFAR_ID, SYNTHETIC, seed, NEVER, options=options)
-                for seed in range(5)
-                for options in ({}, {"structure": structure})
-            ]
-        case "late":
-            return list(_late())
-        case "choose-cifar":
-            return list(_rent(experiment, CIFAR_ID, SYNTHETIC, CHOICE_SEEDS, list(SCHEDULES)))
-        case "choose-fashion":
-            return list(_rent(experiment, FASHION_ID, FASHION, CHOICE_SEEDS, list(SCHEDULES)))
-        case "judge-cifar":
-            assert chosen is not None
-            return list(_rent(experiment, CIFAR_ID, SYNTHETIC, seeds, sorted({NEVER, chosen, HEAVIEST})))
-        case "judge-fashion":
-            assert chosen is not None
-            rows = list(_rent(experiment, FASHION_ID, FASHION, seeds, sorted({NEVER, chosen, HEAVIEST})))
-            rows += [Job(experiment, FASHION_ID, FASHION, seed, controller="heuristic") for seed in seeds]
-            return rows + [scheduled(experiment, FASHION_ID, FASHION, s, NEVER, twin_of=chosen) for s in seeds]
-        case "varied":
-            return list(_varied())
-        case _:
-            raise ValueError(f"unknown experiment {experiment!r}; choose one of {EXPERIMENTS}")
+def _convergence(_: str | None) -> Iterator[Job]:
+    for id, arguments in ((CIFAR_ID, SYNTHETIC), (FASHION_ID, FASHION)):
+        for seed in range(3):
+            yield scheduled("convergence", id, arguments, seed, NEVER)
 
 
-EXPERIMENTS = (
-    "convergence",
-    "headroom",
-    "late",
-    "choose-cifar",
-    "judge-cifar",
-    "choose-fashion",
-    "judge-fashion",
-    "varied",
-)
+def _headroom(_: str | None) -> Iterator[Job]:
+    structure = [{"slot": slot, "blueprint": "conv_light"} for slot in SLOTS]
+    for seed in range(5):
+        for options in ({}, {"structure": structure}):
+            yield scheduled("headroom", CIFAR_ID, SYNTHETIC, seed, NEVER, options=options)
+
+
+def _choose(experiment: str, id: str, arguments: dict[str, Any]) -> Iterator[Job]:
+    for seed in CHOICE_SEEDS:
+        for name in SCHEDULES:
+            yield scheduled(experiment, id, arguments, seed, name)
+
+
+def _judge(experiment: str, id: str, arguments: dict[str, Any], chosen: str | None) -> Iterator[Job]:
+    if chosen is None:
+        raise ValueError(f"{experiment} judges a schedule: name it")
+    for seed in JUDGEMENT_SEEDS:
+        for name in dict.fromkeys((NEVER, chosen, HEAVIEST)):
+            yield scheduled(experiment, id, arguments, seed, name)
+
+
+def _judge_fashion(chosen: str | None) -> Iterator[Job]:
+    experiment = "judge-fashion"
+    yield from _judge(experiment, FASHION_ID, FASHION, chosen)
+    for seed in JUDGEMENT_SEEDS:
+        yield Job(experiment, FASHION_ID, FASHION, seed, controller="heuristic")
+        yield scheduled(experiment, FASHION_ID, FASHION, seed, NEVER, twin_of=chosen)
+
+
+EXPERIMENTS: dict[str, Callable[[str | None], Iterator[Job]]] = {
+    "convergence": _convergence,
+    "headroom": _headroom,
+    "late": lambda _: _late(),
+    "choose-cifar": lambda _: _choose("choose-cifar", CIFAR_ID, SYNTHETIC),
+    "judge-cifar": lambda chosen: _judge("judge-cifar", CIFAR_ID, SYNTHETIC, chosen),
+    "choose-fashion": lambda _: _choose("choose-fashion", FASHION_ID, FASHION),
+    "judge-fashion": _judge_fashion,
+    "varied": lambda _: _varied(),
+}
+"""The episodes of each experiment; those that judge take the name of the chosen schedule."""
 
 
 def describe(plantings: tuple[Planting, ...]) -> list[dict[str, Any]]:

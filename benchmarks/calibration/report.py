@@ -22,7 +22,7 @@ def _markdown(head: Sequence[str], rows: Table) -> str:
 
 def net_value(row: Row, rent: float) -> float:
     """Committed accuracy less rent, in points. Rent changes no training, so any price can be applied afterwards."""
-    return 100.0 * (row["committed_accuracy"] - rent * row["added_params"] / row["reference_params"])
+    return 100.0 * float(row["committed_accuracy"] - rent * row["added_params"] / row["reference_params"])
 
 
 def _column(rows: Iterable[Row], schedule: str, value: Callable[[Row], float], twin: str | None = None) -> list[float]:

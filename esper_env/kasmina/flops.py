@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts 2 per multiply-add of convolutions and matrix products, 1 per output number of anything else.
 
     torch's own `FlopCounterMode` hooks every module of the process, so it cannot run beside other threads.
@@ -30,9 +30,9 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-def forward_flops(run: Callable[[], object]) -> int:
-    """Return the FLOPs of what `run` computes with torch."""
-    counter = _Counter()
+def forward_flops(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """Return what `run` computes with torch, and the FLOPs it took."""
+    counter = _Counter()  # type: ignore[no-untyped-call]
     with torch.no_grad(), counter:
-        run()
-    return counter.total
+        out = run()
+    return out, counter.total

@@ -7,13 +7,12 @@ carries an activation from one position to a later one. Slots are set at boundar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
 
 BN_MOMENTUM = 0.5
 """Weight of the newest batch in the running statistics. An epoch is only 16 batches, and at torch's default of
@@ -112,7 +111,13 @@ class _FoldedConvHost:
         return F.conv2d(x, weight, bias, padding=padding)
 
 
-def _run_blocks(host, block, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _run_blocks(
+    host: ConvHost | _FoldedConvHost,
+    block: Callable[[int, torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    start: int,
+    stop: int,
+) -> torch.Tensor:
     """Walk from position to position.
 
     Max pooling commutes with ReLU, in values and gradients, so where nothing looks between the two the pool

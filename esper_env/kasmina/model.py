@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -145,7 +146,7 @@ class GrowingModel:
 
     def install(self, slot: Slot, blueprint: str, style: Style, tempo: int, key: int) -> None:
         """Build the module and the optimiser of a seed into `slot`, whatever its stage."""
-        device = next(self.host.parameters()).device  # type: ignore[attr-defined]
+        device = next(self.host.parameters()).device
         seed = build(lambda: Seed(blueprint, slot.channels, style), key).to(device)
         assert isinstance(seed, Seed)
         shape = self.shapes[slot.position]
@@ -155,7 +156,7 @@ class GrowingModel:
         slot.optimizer = make_optimizer(seed, self.seed_lr)
         if slot.sound:
             probe = torch.zeros((1, *shape), device=device)
-            self.seed_flops[slot.name] = forward_flops(lambda: seed(probe, probe, 0.5))
+            _, self.seed_flops[slot.name] = forward_flops(partial(seed, probe, probe, 0.5))
 
     def advance(self, slot: Slot) -> None:
         """GERMINATED to TRAINING to BLENDING to HOLDING."""
@@ -244,7 +245,7 @@ class GrowingModel:
             return bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
 
     def flops_between(self, start: int, stop: int) -> int:
-        """FLOPs of one image's forward pass through the host from one slot's position (or 0) to another's (or the end)."""
+        """FLOPs of one image's forward pass through the host, from 0 or a slot to a later slot or the end."""
         return sum(flops for position, flops in self.segment_flops.items() if start < position <= stop)
 
     @property
@@ -261,7 +262,7 @@ def compose(slot: Slot, h: torch.Tensor) -> torch.Tensor:
         return out
     if slot.fading:
         with torch.no_grad():  # frozen: the host keeps its gradient, the seed gets none
-            change = slot.seed(h, h, slot.alpha.value) - h
+            change: torch.Tensor = slot.seed(h, h, slot.alpha.value) - h
         return h + change
     blended: torch.Tensor = slot.seed(h, h.detach(), slot.alpha.value)
     return blended
@@ -279,9 +280,8 @@ def _probe(
     flops: dict[int, int] = {}
     start = 0
     for stop in [*positions, len(host.boundaries) + 1]:
-        outs: list[torch.Tensor] = []
-        flops[stop] = forward_flops(lambda x=x, a=start, b=stop: outs.append(host.run(x, a, b)))  # type: ignore[misc]
-        x, start = outs[0], stop
+        x, flops[stop] = forward_flops(partial(host.run, x, start, stop))
+        start = stop
         if stop <= len(host.boundaries):
             _, c, h, w = x.shape
             shapes[stop] = (c, h, w)

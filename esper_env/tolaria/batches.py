@@ -44,7 +44,7 @@ def prepare(data: ImageData) -> PreparedData:
     images = data.train.images.numpy()
     h, w = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), mode="reflect")
-    windows = sliding_window_view(padded, (h, w), axis=(1, 2))  # type: ignore[call-overload]
+    windows = sliding_window_view(padded, (h, w), axis=(1, 2))
     return PreparedData(
         data,
         windows.transpose(0, 1, 2, 4, 5, 3),
@@ -76,8 +76,8 @@ def evaluation_set(data: ImageData, split: str, samples: int | None, device: str
     assert isinstance(part, Split)
     images, labels = part.images[:samples], part.labels[:samples]
     return EvaluationSet(
-        tuple(prepared.normalise(chunk).to(device) for chunk in images.split(CHUNK)),
-        tuple(chunk.to(device) for chunk in labels.split(CHUNK)),
+        tuple(prepared.normalise(chunk).to(device) for chunk in torch.split(images, CHUNK)),
+        tuple(chunk.to(device) for chunk in torch.split(labels, CHUNK)),
     )
 
 
@@ -100,6 +100,7 @@ class BatchSource:
         labels: torch.Tensor,
         samples: int,
         batch_size: int,
+        *,
         order: torch.Generator,
         augmentation: torch.Generator,
         device: str,

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from esper_env.kasmina import GrowingModel, build
 from esper_env.kasmina.optim import clear_momentum
-from esper_env.leyline import Action, AlphaCurve, Stage, Style
+from esper_env.leyline import Action, AlphaCurve, Style
 from esper_env.leyline.lifecycle import UNCOMMITTED
 from esper_env.tolaria.batches import BatchSource, evaluation_set, noisy_labels, prepare
 from esper_env.tolaria.datasets import ImageData
@@ -135,9 +134,9 @@ class Episode:
             labels,
             config.samples_per_epoch,
             config.batch_size,
-            self.generators["order"],
-            self.generators["augmentation"],
-            config.device,
+            order=self.generators["order"],
+            augmentation=self.generators["augmentation"],
+            device=config.device,
         )
         self.validation = evaluation_set(data, "validation", config.val_samples, config.device)
         self.governor = Governor(data.num_classes)

@@ -1,13 +1,14 @@
 """The embedded synthetic image set: ten compositional classes drawn from a seed.
 
-A class is a *shape* (one of five outlines) times a *texture* (one of two fillings). Position, scale,
-rotation, colours, contrast, texture phase, background and noise are nuisances, drawn independently of
-the class, so no single pixel or colour says anything about it. All shapes and textures are mirror
-images of themselves up to a rotation: a horizontal flip keeps the class.
+A class is a *shape* (one of five outlines) times a *texture* (one of two fillings). An image is a window
+on a lattice of equal textured objects in front of a background that has a texture too. Position, scale,
+rotation, colours, contrast (of either sign), phases, background and noise are nuisances, drawn
+independently of the class, so no pixel, colour or prototype tells the class. Outlines and textures are
+symmetric and an angle is as likely as its negative, so a mirrored image is one of the same class.
 
-Pixels use only operations that IEEE 754 rounds exactly (+, -, *, /, floor, abs, min, max) on float32,
-and random numbers are raw PCG64 words, whose stream numpy guarantees. The same arguments therefore give
-the same bytes with any numpy version and any processor, so data digests can be compared across machines.
+Images are the same bytes for any numpy version and processor, so that digests can be compared across
+machines: random numbers are raw PCG64 words, whose stream numpy guarantees, and pixels use only float32
+operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, floor, rint, abs, min, max).
 """
 
 from __future__ import annotations
@@ -28,16 +29,20 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-_CHUNK_PIXELS = 1 << 16  # one float32 plane of a chunk is 256 KiB: stays in a core's cache
+_CHUNK_PIXELS = 1 << 17  # one float32 plane of a chunk is 512 KiB: stays in a core's cache
 
-RADIUS = (0.24, 0.36)
-PERIOD = (0.11, 0.17)
-CONTRAST = (0.12, 0.4)
-TEXTURE = (0.1, 0.35)
-CLUTTER = (0.0, 0.35)
-BACKGROUND = (0.3, 0.7)
-TINT = (0.4, 1)
-NOISE = 0.18
+# Ranges of the nuisances, uniform. Lengths are in pixels, intensities are shares of the full range. They are
+# tuned together: the bare host of CifarBaseline must plateau well below what a grown one reaches.
+RADIUS = (6.5, 8.5)  # of an object; smaller in images under ROOM pixels, so that one still fits
+ROOM = 20
+SPACING = (2.1, 2.4)  # between the centres of neighbours, in radii
+PERIOD = (3.6, 5.0)  # of a texture
+CONTRAST = (-0.12, 0.12)  # object minus background, a channel
+TEXTURE = (0.17, 0.25)  # amplitude on the object
+CLUTTER = (0.12, 0.20)  # amplitude of the background's texture
+TINT = (0.6, 1.0)  # share of both amplitudes, a channel
+BACKGROUND = (0.45, 0.55)  # mean intensity, a channel
+NOISE = (0.13, 0.21)  # half-width of the uniform noise on each pixel and channel
 
 
 def generate(
@@ -89,28 +94,30 @@ def _split(bits: np.random.PCG64, channels: int, size: int, count: int) -> tuple
 def _draw(bits: np.random.PCG64, label: int, count: int, channels: int, size: int) -> Images:
     """Draw `count` images of one class: uint8 (count, channels, size, size)."""
     shape, texture = SHAPES[label // len(TEXTURES)], TEXTURES[label % len(TEXTURES)]
-    radius = _between(bits, count, RADIUS) * np.float32(size)
-    # The outline stays inside the image but for a corner: the class can always be seen.
-    reach = np.float32(size / 2) - np.float32(0.85) * radius
+    radius = _between(bits, count, RADIUS) * np.float32(min(1, size / ROOM))
+    spacing = radius * _between(bits, count, SPACING)
     axis = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
-    dx = axis[None, None, :] - reach * _between(bits, count, (-1, 1))  # (count, 1, size), pixels
-    dy = axis[None, :, None] - reach * _between(bits, count, (-1, 1))  # (count, size, 1)
+    dx = axis[None, None, :] - spacing * _between(bits, count, (-0.5, 0.5))  # (count, 1, size)
+    dy = axis[None, :, None] - spacing * _between(bits, count, (-0.5, 0.5))  # (count, size, 1)
 
-    u, v = _rotated(bits, dx, dy)  # the object's own frame
-    mask = _clipped(_OUTLINES[shape](u / radius, v / radius) * radius, -0.5, 0.5)  # antialiased over a pixel
-    mask += np.float32(0.5)
-    # Behind the object is a texture of either kind, so its presence somewhere in the image says nothing.
-    other = TEXTURES[int(bits.random_raw()) % len(TEXTURES)]
-    pattern = _pattern(bits, other, *_rotated(bits, dx, dy), size) * _between(bits, count, CLUTTER)
-    pattern += mask * (_pattern(bits, texture, u, v, size) * _between(bits, count, TEXTURE) - pattern)
+    u, v = _rotated(bits, dx, dy)
+    cell_u, cell_v = (w - spacing * np.rint(w / spacing) for w in (u, v))  # from the nearest centre
+    mask = _clipped(_OUTLINES[shape](cell_u / radius, cell_v / radius) * radius, -0.5, 0.5)
+    mask += np.float32(0.5)  # 1 on an object, 0 off it, with an edge one pixel wide
+    inside = _pattern(bits, texture, u, v) * _between(bits, count, TEXTURE)
+    # The background has either texture, so that finding one somewhere in the image decides nothing.
+    either = [_pattern(bits, name, *_rotated(bits, dx, dy)) for name in TEXTURES]
+    pattern = np.where(_between(bits, count, (-1, 1)) < 0, *either) * _between(bits, count, CLUTTER)
+    pattern += mask * (inside - pattern)
 
     def each(span: tuple[float, float]) -> Floats:
         return _between(bits, count * channels, span).reshape(count, channels, 1, 1)
 
     value = _noise(bits, (count, channels, size, size))
+    value *= _between(bits, count, NOISE)[:, None]
     value += each(BACKGROUND)
     value += pattern[:, None] * each(TINT)
-    value += mask[:, None] * (each(CONTRAST) * np.sign(each((-1, 1))))
+    value += mask[:, None] * each(CONTRAST)
     value *= np.float32(255)
     return _clipped(value, 0, 255).astype(np.uint8)
 
@@ -141,14 +148,17 @@ def _ring(u: Floats, v: Floats) -> Floats:
 _OUTLINES = {"disc": _disc, "square": _square, "triangle": _triangle, "cross": _cross, "ring": _ring}
 
 
-def _pattern(bits: np.random.PCG64, name: str, x: Floats, y: Floats, size: int) -> Floats:
-    """A zero-mean pattern in -1..1 over the frame (x, y), pixels, with a period and phases of its own."""
-    period = _between(bits, len(x), PERIOD) * np.float32(size)
+def _pattern(bits: np.random.PCG64, name: str, x: Floats, y: Floats) -> Floats:
+    """A zero-mean pattern of about unit amplitude over the frame (x, y), with its own period and phases."""
+    period = _between(bits, len(x), PERIOD)
     first = _wave(x / period + _between(bits, len(x), (0, 1)))
     if name == "stripes":
         return first
     second = _wave(y / period + _between(bits, len(x), (0, 1)))
-    return first * second * np.float32(1.5)
+    product = np.sign(first) * np.sign(second)
+    product *= np.minimum(np.abs(first), np.abs(second))
+    product *= np.float32(1.5)  # as much contrast as stripes have, by eye
+    return product
 
 
 def _wave(phase: Floats) -> Floats:
@@ -163,8 +173,10 @@ def _wave(phase: Floats) -> Floats:
 
 def _rotated(bits: np.random.PCG64, dx: Floats, dy: Floats) -> tuple[Floats, Floats]:
     """Coordinates in a frame turned by a random angle: two arrays (count, size, size), pixels."""
-    angle = _between(bits, len(dx), (0, 2 * math.pi)).astype(np.float64)
-    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    # The direction of a random point in a square: any angle, and unlike cos and sin exactly rounded.
+    x, y = _between(bits, len(dx), (-1, 1)), _between(bits, len(dx), (-1, 1))
+    length: Floats = np.sqrt(x * x + y * y)
+    cos, sin = x / length, y / length
     return cos * dx + sin * dy, cos * dy - sin * dx
 
 
@@ -176,12 +188,12 @@ def _between(bits: np.random.PCG64, count: int, span: tuple[float, float]) -> Fl
 
 
 def _noise(bits: np.random.PCG64, shape: tuple[int, ...]) -> Floats:
-    """White noise, uniform in -NOISE..NOISE."""
+    """White noise, uniform in -1..1 in steps of a byte."""
     count = math.prod(shape)
     raw = bits.random_raw(-(-count // 8)).astype("<u8").view(np.uint8)[:count]
     noise = raw.reshape(shape).astype(np.float32)
     noise -= np.float32(127.5)
-    noise *= np.float32(NOISE / 127.5)
+    noise *= np.float32(1 / 127.5)
     return noise
 
 

@@ -1,7 +1,6 @@
 """What the tests of the environment share: a tiny environment, legal rollouts, exact comparison, digests."""
 
 import hashlib
-from dataclasses import fields
 
 import numpy as np
 
@@ -24,6 +23,12 @@ IDS = {
 """Every registered id and the parameters of its host at the default instance."""
 
 RNG_SEED = 7
+
+MODES = ("NextStep", "SameStep", "Disabled")
+NUM_ENVS = 2
+SHORT = {**SMALL, "episode_length": 6}
+STEPS = 15
+"""Two whole episodes of `SHORT` and a half."""
 
 
 def tiny(**arguments):
@@ -92,17 +97,13 @@ def plain(value):
     """A value with every type and dtype spelled out, so that == and repr mean bitwise equality."""
     if isinstance(value, dict):
         return {"dict": {key: plain(value[key]) for key in sorted(value)}}
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return [type(value).__name__, *map(plain, value)]
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return ["object array", *map(plain, value.tolist())]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return [str(value.dtype), value.shape, value.tobytes().hex()]
-    if isinstance(value, np.generic):
-        return [str(value.dtype), value.tobytes().hex()]
-    if isinstance(value, float):
-        return ["float", value.hex()]
-    return [type(value).__name__, repr(value)]
+    return [type(value).__name__, value.hex() if isinstance(value, float) else repr(value)]
 
 
 def digest(value):
@@ -122,7 +123,7 @@ def record(env, n, seed=3, rng_seed=RNG_SEED):
 
 
 def vector_record(envs, n, seed=3, rng_seed=RNG_SEED, mode="NextStep"):
-    """Everything a vector environment returns in n masked steps, with explicit resets in the mode "Disabled"."""
+    """Everything a vector environment returns in n masked steps; in the mode "Disabled" with explicit resets."""
     observations, infos = envs.reset(seed=seed)
     out = [(observations, infos)]
     rng = np.random.default_rng(rng_seed)
@@ -144,7 +145,3 @@ def vector_record(envs, n, seed=3, rng_seed=RNG_SEED, mode="NextStep"):
 def feature_values(env, observation):
     """The observation by feature name."""
     return {f.name: observation[f.where] for f in env.unwrapped.layout.features()}
-
-
-def field_names(cls):
-    return [f.name for f in fields(cls)]

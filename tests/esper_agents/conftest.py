@@ -1,0 +1,29 @@
+"""Small environments for the agents' tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import pytest
+
+import esper_env  # noqa: F401 - registers the ids
+
+SMALL = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "episode_length": 40}
+"""Arguments that make a step of Esper/Tiny-v0 cheap. Fewer validation images, and noise looks like a collapse."""
+
+
+@pytest.fixture
+def make_tiny() -> Iterator[Callable[..., Any]]:
+    """Builds small vector environments, autoreset mode "SameStep" unless told, and closes them."""
+    made = []
+
+    def make(num_envs: int = 2, **arguments: Any) -> Any:
+        arguments = {**SMALL, "autoreset_mode": "SameStep", "workers": 1, **arguments}
+        made.append(gymnasium.make_vec("Esper/Tiny-v0", num_envs=num_envs, **arguments))
+        return made[-1]
+
+    yield make
+    for venv in made:
+        venv.close()
