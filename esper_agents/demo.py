@@ -27,14 +27,14 @@ from esper_agents.tamiyo.controller import Actions, Masks, Observations
 ENV_ID: Final = "Esper/CifarBaseline-v0"
 SETTINGS: Final[dict[str, Any]] = {
     "dataset": "synthetic",
-    "episode_length": 60,
+    "episode_length": 50,
     "samples_per_epoch": 512,
     "val_samples": 512,
-    "batch_size": 32,
+    "batch_size": 64,
 }
 SCRIPTED: Final = ("wait", "random", "heuristic")
 TRAINING_ENVS: Final = 4
-TRAINING_ROUNDS: Final = 5
+TRAINING_ROUNDS: Final = 3
 TRAINING_SEED: Final = 0
 EVALUATION_SEED: Final = 2_000_000
 EVALUATION_EPISODES: Final = 2

@@ -95,9 +95,7 @@ def _draw_lanes(axes: Any, record: EpisodeRecord) -> None:
             if (last - first + 1) / length > LABEL_EPOCHS_PER_LETTER * len(_blueprint(found, first)):
                 axes.text(first - 0.2, base + LANE / 2, _blueprint(found, first), fontsize=8, va="center")
         axes.axhline(base, color="#999999", linewidth=0.6)
-        axes.text(
-            -0.012, base + LANE / 2, name, transform=axes.get_yaxis_transform(), ha="right", va="center"
-        )
+        axes.text(-0.012, base + LANE / 2, name, transform=axes.get_yaxis_transform(), ha="right", va="center")
     axes.set_ylim(-0.08, len(record.slots))
     axes.set_xlim(0, length)
     axes.set_yticks([])
@@ -114,13 +112,9 @@ def _draw_span(axes: Any, record: EpisodeRecord, slot: int, span: Span, base: fl
     width = span.last - span.first + 1
     outside = span.stage in (Stage.GERMINATED, Stage.TRAINING)
     height = LANE / 8 if span.stage not in OCCUPIED else LANE
-    axes.broken_barh(
-        [(span.first - 1, width)], (base, height), facecolor=colour, alpha=1.0 if outside else 0.25
-    )
+    axes.broken_barh([(span.first - 1, width)], (base, height), facecolor=colour, alpha=1.0 if outside else 0.25)
     if not outside:
-        axes.bar(
-            np.arange(span.first, span.last + 1) - 0.5, LANE * alphas, width=1.0, bottom=base, color=colour
-        )
+        axes.bar(np.arange(span.first, span.last + 1) - 0.5, LANE * alphas, width=1.0, bottom=base, color=colour)
 
 
 def _occupancies(found: list[Span]) -> list[tuple[int, int]]:

@@ -62,11 +62,9 @@ def summary(record: EpisodeRecord) -> str:
     lines = [
         f"episode with seed {record.seed}: {len(record.actions)} epochs",
         f"  return     {record.episode_return:+.4f}",
-        f"  accuracy   committed {final['committed_accuracy']:.2%} (validation), "
-        f"test {final['test_accuracy']:.2%}",
+        f"  accuracy   committed {final['committed_accuracy']:.2%} (validation), test {final['test_accuracy']:.2%}",
         f"  parameters {final['params']:,} (host {final['host_params']:,}, growth {final['growth']:+.1%})",
-        f"  seeds      germinated {final['germinated']}, fossilised {final['fossilized']}, "
-        f"pruned {final['pruned']}",
+        f"  seeds      germinated {final['germinated']}, fossilised {final['fossilized']}, pruned {final['pruned']}",
         f"  compute    {final['flops_total']:.3g} FLOPs",
     ]
     if final["rollbacks"]:

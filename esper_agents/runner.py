@@ -73,9 +73,7 @@ def run_episodes(
         ValueError: `venv` does not reset its environments itself.
     """
     if venv.metadata.get("autoreset_mode") not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
-        raise ValueError(
-            "run_episodes needs a vector environment with autoreset_mode 'SameStep' or 'NextStep'"
-        )
+        raise ValueError("run_episodes needs a vector environment with autoreset_mode 'SameStep' or 'NextStep'")
     interface = Interface.of(venv)
     records: list[EpisodeRecord] = []
     for first in range(0, episodes, venv.num_envs):
@@ -84,9 +82,7 @@ def run_episodes(
             if progress is not None:
                 accuracy = np.mean([life.infos[-1]["val_accuracy"] for life in lives])
                 round_number = first // venv.num_envs + 1
-                progress.set_postfix(
-                    round=round_number, epoch=epoch, accuracy=f"{accuracy:.1%}", refresh=False
-                )
+                progress.set_postfix(round=round_number, epoch=epoch, accuracy=f"{accuracy:.1%}", refresh=False)
                 progress.update(venv.num_envs)
         records += [life.record() for life in lives]
     return records[:episodes]

@@ -29,7 +29,8 @@ class Rent:
         """Rent of the slot's seed at full weight, in accuracy."""
         if slot.seed is None:
             return 0.0
-        size = model.seed_flops[slot.name] if self.on_flops else slot.seed.size
+        # an unsound seed has no FLOPs: G1 keeps it out of every forward pass
+        size = model.seed_flops.get(slot.name, 0) if self.on_flops else slot.seed.size
         return self.price * size / self.reference
 
     def total(self, model: GrowingModel) -> float:

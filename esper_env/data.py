@@ -65,9 +65,7 @@ def status() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m esper_env.data", description="Fetch data sets, or list them."
-    )
+    parser = argparse.ArgumentParser(prog="python -m esper_env.data", description="Fetch data sets, or list them.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("status", help="list each data set and where it was found")
     fetching = commands.add_parser("fetch", help="download a data set through torchvision")

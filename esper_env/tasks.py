@@ -140,7 +140,8 @@ def register_task(task: Task, id: str) -> None:
     """
     if TASKS.get(task.name, task) != task:
         raise ValueError(f"task {task.name!r} is registered already; choose another name")
-    if id in gymnasium.registry and task.name not in TASKS:
+    spec = gymnasium.registry.get(id)
+    if spec is not None and spec.kwargs.get("task") != task.name:
         raise ValueError(f"{id!r} is registered already; choose another id or version")
     TASKS[task.name] = task
     gymnasium.register(
@@ -192,9 +193,7 @@ BUILT_IN: dict[str, Task] = {
     "Esper/CifarBaseline-v0": _cifar("cifar_baseline", _BASELINE),
     "Esper/CifarImpaired-v0": _cifar("cifar_impaired", ConvHostSpec(3, (1, 2, 4), kernel=1)),
     "Esper/CifarMinimal-v0": _cifar("cifar_minimal", ConvHostSpec(3, (2, 4, 8), kernel=1, pool=False)),
-    "Esper/CifarScale-v0": _cifar(
-        "cifar_scale", ConvHostSpec(3, (8, 16, 32, 64, 128)), ("r0c0", "r0c2", "r0c4")
-    ),
+    "Esper/CifarScale-v0": _cifar("cifar_scale", ConvHostSpec(3, (8, 16, 32, 64, 128)), ("r0c0", "r0c2", "r0c4")),
     "Esper/CifarVaried-v0": _cifar("cifar_varied", _BASELINE, draw=varied_instance),
     "Esper/FashionBaseline-v0": Task(
         name="fashion_baseline",

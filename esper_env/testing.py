@@ -80,8 +80,7 @@ def _no_global_draw(what: str) -> Iterator[None]:
         _require(
             old == new,
             f"{what} draws from {name} global generator, so results would depend on what else the "
-            "process does. "
-            "Leave randomness (dropout, noise) out of forward, or compute it from the input",
+            "process does. Leave randomness (dropout, noise) out of forward, or compute it from the input",
         )
 
 
@@ -114,9 +113,8 @@ def _check_moves(what: str, module: nn.Module, loss: Callable[[], torch.Tensor])
     _require(
         not stuck,
         f"{what}: after two optimiser steps these parameters have not moved: {stuck}. Either forward "
-        "does not use "
-        "them, or something upstream is zero at birth (a zero weight, a norm's zero gain) or cut off "
-        "(detach, a "
+        "does not use them, or something upstream is zero at birth (a zero weight, a norm's zero gain) "
+        "or cut off (detach, a "
         "dead ReLU); a seed's output scale is zero at birth already, so nothing inside a blueprint may be",
     )
     ill = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
@@ -213,9 +211,7 @@ def _check_run(host: nn.Module, images: torch.Tensor, mode: str) -> None:
     for start in range(end):
         for stop in {min(start + 2, end), end} - {start}:
             what = f"run from {where[start]} to {where[stop]} in {mode} mode"
-            _compare_bits(
-                stations[stop], _call(what, host.run, stations[start].detach().clone(), start, stop), what
-            )
+            _compare_bits(stations[stop], _call(what, host.run, stations[start].detach().clone(), start, stop), what)
 
 
 def _compare_bits(expected: torch.Tensor, got: torch.Tensor, what: str) -> None:
@@ -235,9 +231,7 @@ def _check_buffers(host: nn.Module, images: torch.Tensor) -> None:
     before = buffers()
     with torch.no_grad():
         logits, alone = host(images.clone()), host(images[:1].clone())
-    _same_tensors(
-        "evaluation mode changed the host's buffer {}; it must leave all as they are", before, buffers()
-    )
+    _same_tensors("evaluation mode changed the host's buffer {}; it must leave all as they are", before, buffers())
     _require(
         torch.allclose(logits[:1], alone, rtol=1e-4, atol=1e-5),
         "in evaluation mode the logits of an image depend on the other images of its batch. Use running "
@@ -281,9 +275,29 @@ def _check_inference(host: Any, images: torch.Tensor) -> None:
 def _check_host_learns(factory: Callable[[], nn.Module], images: torch.Tensor) -> None:
     host = build(factory, 1)
     host.train()
-    classes = host(images.clone()).shape[1]
-    labels = torch.arange(len(images)) % classes
-    _check_moves("the host", host, lambda: F.cross_entropy(host(images.clone()), labels))
+    assert isinstance(host, Host)
+    end = len(host.boundaries) + 1
+    labels = torch.arange(len(images)) % host.run(images.clone(), 0, end).shape[1]
+
+    def loss(stops: Sequence[int]) -> torch.Tensor:
+        x = images.clone()
+        for start, stop in pairwise([0, *stops]):
+            x = host.run(x, start, stop)
+        return F.cross_entropy(x, labels)
+
+    parameters = dict(host.named_parameters())
+    whole, pieces = (
+        torch.autograd.grad(loss(stops), list(parameters.values()), materialize_grads=True)
+        for stops in ([end], range(1, end + 1))
+    )
+    cut = [name for name, a, b in zip(parameters, whole, pieces, strict=True) if not torch.equal(a, b)]
+    _require(
+        not cut,
+        f"run from boundary to boundary gives other gradients than in one go for {cut}. The gradient "
+        "must pass "
+        "each boundary: no detach, and nothing in `run` that depends on where it is cut",
+    )
+    _check_moves("the host", host, lambda: loss([end]))
 
 
 def _check_host_reload(factory: Callable[[], nn.Module], images: torch.Tensor) -> None:
@@ -347,9 +361,7 @@ def check_blueprint(
     with _registered(blueprint) as name:
         for count in channels:
             for style in map(Style, styles):
-                shown = (
-                    name if isinstance(blueprint, str) else getattr(blueprint, "__name__", repr(blueprint))
-                )
+                shown = name if isinstance(blueprint, str) else getattr(blueprint, "__name__", repr(blueprint))
                 what = f"blueprint {shown!r} with {count} channels and style {style}"
                 for size in sizes:
                     _check_seed(what, name, count, style, size)
@@ -381,8 +393,7 @@ def _check_seed(what: str, name: str, channels: int, style: Style, size: tuple[i
             )
             _require(
                 torch.equal(h, kept),
-                f"{what} modified its input, which is the host's activation: no inplace=True in its "
-                "first operation",
+                f"{what} modified its input, which is the host's activation: no inplace=True in its first operation",
             )
             _require(torch.equal(body, seed.body(h)), f"{what} gave two results for one input")
             for alpha in ALPHAS:
@@ -402,8 +413,7 @@ def _check_seed(what: str, name: str, channels: int, style: Style, size: tuple[i
     _require(
         same,
         f"{what}: a module loaded from its state_dict() gives another output. Hold weights as "
-        "nn.Parameter or "
-        "submodules and statistics as persistent buffers",
+        "nn.Parameter or submodules and statistics as persistent buffers",
     )
 
 
@@ -416,9 +426,7 @@ def _check_host_gradient(what: str, seed: Seed, h: torch.Tensor, style: Style) -
     weight = _numbers(h.shape, 2)
     activation = h.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((seed(activation, activation.detach(), 1.0) * weight).sum(), activation)
-    _require(
-        torch.equal(gradient, weight), f"{what}: the host's gradient does not pass the blended seed whole"
-    )
+    _require(torch.equal(gradient, weight), f"{what}: the host's gradient does not pass the blended seed whole")
     with torch.no_grad():
         seed.scale.zero_()
 
@@ -442,39 +450,42 @@ def _check_removal(what: str, name: str, channels: int, style: Style) -> None:
     assert slot.seed is not None
     _require(slot.sound, f"{what} fails gate G1 in a host: see the rules on shapes and finite weights")
     grown.advance(slot)
-    images, labels = _numbers((BATCH, 3, 8, 8)), torch.arange(BATCH) % 10
-    for _ in range(2):
-        for model in models:
-            model.train()
-            logits, taps = model.forward(images)
-            F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
-            for tap in taps.values():
-                assert isinstance(model.host, nn.Module)
-                with frozen_statistics(model.host):
-                    loss = F.cross_entropy(model.shadow("r0c0", tap), labels)
-                torch.autograd.grad(loss, list(slot.seed.parameters()), materialize_grads=True)
-            model.host_optimizer.step()
-            model.host_optimizer.zero_grad()
-    remains = weakref.ref(slot.seed)
+    for model in models:
+        _train(model)
+    remains = [weakref.ref(part) for part in (*slot.seed.modules(), *slot.seed.parameters())]
     grown.remove(slot)
-    if remains() is not None:
+    if any(part() is not None for part in remains):
         gc.collect()
     _require(
-        remains() is None,
-        f"{what} is still in memory after its removal: something outside the module (a global list, a "
-        "hook, a "
-        "cache) holds a reference to it",
+        all(part() is None for part in remains),
+        f"{what} is still in memory after its removal: something outside the module (a global list, a hook, "
+        "a cache) holds a reference to it or to a part of it",
     )
-    assert (
-        slot.stage is Stage.PRUNED and isinstance(grown.host, nn.Module) and isinstance(plain.host, nn.Module)
-    )
+    assert slot.stage is Stage.PRUNED and isinstance(grown.host, nn.Module) and isinstance(plain.host, nn.Module)
     _same_tensors(
         f"{what}: after its removal the host's {{}} differs from that of a host that never had it. The "
-        "module must "
-        "write to nothing but its own parameters and buffers",
+        "module must write to nothing but its own parameters and buffers",
         grown.host.state_dict(),
         plain.host.state_dict(),
     )
+
+
+def _train(model: GrowingModel) -> None:
+    """Two batches of training, with shadow passes; nothing of it is left behind."""
+    assert isinstance(model.host, nn.Module)
+    images, labels = _numbers((BATCH, 3, 8, 8)), torch.arange(BATCH) % 10
+    for _ in range(2):
+        model.train()
+        logits, taps = model.forward(images)
+        F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        for name, tap in taps.items():
+            seed = model.slots[name].seed
+            assert seed is not None
+            with frozen_statistics(model.host):
+                loss = F.cross_entropy(model.shadow(name, tap), labels)
+            torch.autograd.grad(loss, list(seed.parameters()), materialize_grads=True)
+        model.host_optimizer.step()
+        model.host_optimizer.zero_grad()
 
 
 # -- tasks -----------------------------------------------------------------------------------------------
@@ -513,13 +524,9 @@ def check_task(task: Task, *, instances: int = 3, **arguments: Any) -> None:
         host = task.host(instance)
         assert isinstance(host, Host)
         boundaries.add(host.boundaries)
-    _require(
-        len(boundaries) == 1, f"task {task.name!r}: its instances differ in their boundaries, {boundaries}"
-    )
+    _require(len(boundaries) == 1, f"task {task.name!r}: its instances differ in their boundaries, {boundaries}")
     missing = sorted(set(task.slots) - set(*boundaries))
-    _require(
-        not missing, f"task {task.name!r}: slots {missing} are not among its boundaries {set(*boundaries)}"
-    )
+    _require(not missing, f"task {task.name!r}: slots {missing} are not among its boundaries {set(*boundaries)}")
     _require(
         min(task.reference_params, task.reference_flops) > 0,
         f"task {task.name!r}: reference_params and reference_flops must be positive",
@@ -569,8 +576,8 @@ def _same(task: Task, what: str, a: Any, b: Any) -> None:
     _require(
         repr(_plain(a)) == repr(_plain(b)),
         f"task {task.name!r}: {what} gave two results in two environments of one seed (from step "
-        f"{_STEPS // 2} on: in "
-        "an environment and its fork). Something in the host or its data depends on more than seed and state",
+        f"{_STEPS // 2} on: in an environment and its fork). Something in the host or its data depends "
+        "on more than seed and state",
     )
 
 

@@ -151,9 +151,7 @@ class GymnasiumVecEnv(VecEnv):
                 raise AttributeError("the environments' infos hold no action_mask")
             return [self._masks[i] for i in chosen]
         if len(chosen) < self.num_envs:
-            raise ValueError(
-                f"{method_name}: a Gymnasium vector environment calls all environments, not {chosen}"
-            )
+            raise ValueError(f"{method_name}: a Gymnasium vector environment calls all environments, not {chosen}")
         return list(self._inner("call", method_name)(method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: VecEnvIndices = None) -> list[bool]:
@@ -173,9 +171,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def _shared_options(self) -> dict[str, Any] | None:
         if any(options != self._options[0] for options in self._options):
-            raise ValueError(
-                "options differ between environments; a Gymnasium vector environment takes one dict"
-            )
+            raise ValueError("options differ between environments; a Gymnasium vector environment takes one dict")
         return self._options[0] or None
 
     def _statistics(self, i: int) -> dict[str, Any]:

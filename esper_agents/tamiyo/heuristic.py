@@ -157,9 +157,7 @@ class Heuristic:
                 if action in view.legal:
                     memory.rotation, memory.plateau = (i + 1) % count, 0
                     accuracy_points = _mean(memory.accuracies_points, self.rule.window)
-                    memory.seeds[slot.name] = SeedMemory(
-                        accuracy_at_birth_points=accuracy_points, blueprint=blueprint
-                    )
+                    memory.seeds[slot.name] = SeedMemory(accuracy_at_birth_points=accuracy_points, blueprint=blueprint)
                     return action
         return WAIT
 

@@ -61,9 +61,7 @@ class Schedule:
         content = json.loads(text)
         schedule = cls(tuple(Planting(**p) for p in content["plantings"]))
         if schedule.digest != content["digest"]:
-            raise ValueError(
-                f"changed since it was pinned: digest {schedule.digest}, not {content['digest']}"
-            )
+            raise ValueError(f"changed since it was pinned: digest {schedule.digest}, not {content['digest']}")
         return schedule
 
 

@@ -168,9 +168,7 @@ def search_folders(name: str, data_root: str | None) -> tuple[Path, ...]:
             continue
         roots.append(Path(value).expanduser().resolve())
         if not value or not roots[-1].is_dir():
-            raise DataNotFoundError(
-                f"{label} is {value!r}, which is not a folder; correct it or leave it unset"
-            )
+            raise DataNotFoundError(f"{label} is {value!r}, which is not a folder; correct it or leave it unset")
     roots.append(Path(DEFAULT_ROOT).expanduser().resolve())
     spec = readers.REAL_DATASETS[name]
     return (*(place for root in roots for place in (root / spec.subfolder, root)), *spec.packaged)
@@ -253,9 +251,7 @@ def _assemble(name: str, source: str, splits: dict[str, _Arrays], *, flip: bool)
     mean, std = _statistics(splits["train"][0])
     tensors = {part: Split(*map(torch.from_numpy, arrays)) for part, arrays in splits.items()}
     digest = _digest(splits)
-    return ImageData(
-        name, source, **tensors, mean=mean, std=std, flip=flip, num_classes=NUM_CLASSES, digest=digest
-    )
+    return ImageData(name, source, **tensors, mean=mean, std=std, flip=flip, num_classes=NUM_CLASSES, digest=digest)
 
 
 def _statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

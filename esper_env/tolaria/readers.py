@@ -113,9 +113,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
             f"{content[:4].hex(' ') or 'nothing'}, expected 00 00 08 and the number of dimensions"
         )
     header = 4 + 4 * content[3]
-    shape = tuple(
-        int(n) for n in np.frombuffer(content[4:header][: 4 * (len(content[4:header]) // 4)], ">u4")
-    )
+    shape = tuple(int(n) for n in np.frombuffer(content[4:header][: 4 * (len(content[4:header]) // 4)], ">u4"))
     if len(shape) != content[3] or len(content) != header + math.prod(shape):
         raise DataFormatError(
             f"{path} is truncated or damaged: {len(content)} bytes, but its header says "
@@ -134,9 +132,7 @@ def _fashion_images(images: npt.NDArray[np.uint8], folder: Path) -> npt.NDArray[
 def _checked_labels(labels: npt.NDArray[np.generic], count: int, where: Path) -> npt.NDArray[np.int64]:
     if labels.shape != (count,):
         raise DataFormatError(f"{where}: labels have shape {labels.shape} for {count} images")
-    if not np.issubdtype(labels.dtype, np.integer) or (
-        count and not 0 <= labels.min() <= labels.max() < _NUM_CLASSES
-    ):
+    if not np.issubdtype(labels.dtype, np.integer) or (count and not 0 <= labels.min() <= labels.max() < _NUM_CLASSES):
         raise DataFormatError(f"{where}: labels must be whole numbers from 0 to {_NUM_CLASSES - 1}")
     return labels.astype(np.int64)
 
@@ -160,17 +156,11 @@ def _read_cifar10_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
             ValueError,
             ImportError,
         ) as error:
-            raise DataFormatError(
-                f"{path} is not a readable CIFAR-10 batch ({error}); fetch it again"
-            ) from error
+            raise DataFormatError(f"{path} is not a readable CIFAR-10 batch ({error}); fetch it again") from error
     if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
         raise DataFormatError(f"{path} is not a CIFAR-10 batch: expected a dict with 'data' and 'labels'")
     data = batch["data"]
-    if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
-        or data.shape != (len(data), _CIFAR10_PIXELS)
-    ):
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(data), _CIFAR10_PIXELS):
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise DataFormatError(f"{path}: 'data' must be uint8 (n, {_CIFAR10_PIXELS}), found {found}")
     labels = batch["labels"]

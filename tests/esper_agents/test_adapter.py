@@ -144,9 +144,7 @@ def test_episodes_of_different_lengths_and_truncation():
         for i in np.flatnonzero(dones):
             info = infos[i]
             assert obs[i] == 0
-            seen[i].append(
-                (info["terminal_observation"].item(), info["TimeLimit.truncated"], info["episode"]["l"])
-            )
+            seen[i].append((info["terminal_observation"].item(), info["TimeLimit.truncated"], info["episode"]["l"]))
             assert info["episode"]["r"] == 2.0 * info["episode"]["l"] and info["t"] == info["episode"]["l"]
     assert seen == {0: [(2.0, False, 2)] * 3, 1: [(3.0, True, 3)] * 2}
 

@@ -128,9 +128,7 @@ def test_a_loss_is_not_judged_before_five_epochs():
     assert scene.see(50, [act(Op.PRUNE), act(Op.ADVANCE)], a=(Stage.BLENDING, -5.0)) == act(Op.ADVANCE)
 
 
-@pytest.mark.parametrize(
-    ("effect", "now", "pruned"), [(1.0, 49.0, True), (1.0, 51.0, False), (-1.0, 49.0, False)]
-)
+@pytest.mark.parametrize(("effect", "now", "pruned"), [(1.0, 49.0, True), (1.0, 51.0, False), (-1.0, 49.0, False)])
 def test_prunes_dependence_a_contribution_without_a_gain(effect, now, pruned):
     scene = Scene()
     assert germinated(until_plateau(scene)) == ("a", "conv_light")

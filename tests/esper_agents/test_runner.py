@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from esper_agents.pictures import draw_lives
 from esper_agents.report import slot_life, spans, summary
 from esper_agents.runner import run_episodes
 from esper_agents.tamiyo import Planting, make_controller
-from esper_env import Op, Stage
+from esper_env import Stage
 
 PLAN = (Planting("r0c0", "conv_light", 1), Planting("r0c1", "norm", 20))
 
@@ -77,18 +79,23 @@ def test_reports(planned, tmp_path):
     for slot in range(3):
         found = spans(planned[0], slot)
         assert found[0].first == 1 and found[-1].last == 30
-        assert all(a.last + 1 == b.first for a, b in zip(found, found[1:], strict=False))
+        assert all(a.last + 1 == b.first for a, b in itertools.pairwise(found))
     assert "one" in table({"one": planned})
     draw_lives({"one": planned[0], "two": planned[1]}, tmp_path / "new" / "lives.png", "Lives")
     assert (tmp_path / "new" / "lives.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_fading_seed_is_told_from_a_blending_one(make_tiny):
-    venv = make_tiny(1, episode_length=40)
-    controller = make_controller("heuristic", venv, first_epoch=3, fossilize_points=99.0, loss_points=99.0)
-    (record,) = run_episodes(controller, venv, 1, seed=1)
-    assert Op.PRUNE in {action.op for action in record.actions}
-    assert "fading" in slot_life(record, 0) and ", pruned" in slot_life(record, 0)
+@pytest.mark.parametrize(
+    ("threshold", "ends", "other"), [(99.0, ("fading", ", pruned"), "fossilized"), (-99.0, ("fossilized",), "pruned")]
+)
+def test_the_heuristic_completes_lives_by_its_threshold(make_tiny, threshold, ends, other):
+    venv = make_tiny(1, episode_length=30)
+    rule = {"first_epoch": 3, "fossilize_points": threshold, "loss_points": 99.0, "judge_epochs": 99}
+    (record,) = run_episodes(make_controller("heuristic", venv, **rule), venv, 1, seed=1)
+    life = slot_life(record, 0)
+    assert all(end in life for end in ends) and other not in life
+    assert record.final["germinated"] >= 2
+    assert bool(record.final["fossilized"]) is ("fossilized" in ends)
 
 
 def test_a_plain_reinforcement_learning_loop_runs():

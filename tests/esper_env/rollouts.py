@@ -38,11 +38,7 @@ def tiny(**arguments):
 def index(env, op, slot=None, **wanted):
     """The index of the first action of the table with these fields."""
     for i, action in enumerate(env.unwrapped.action_table):
-        if (
-            action.op is op
-            and slot in (None, action.slot)
-            and all(getattr(action, k) == v for k, v in wanted.items())
-        ):
+        if action.op is op and slot in (None, action.slot) and all(getattr(action, k) == v for k, v in wanted.items()):
             return i
     raise LookupError((op, slot, wanted))
 

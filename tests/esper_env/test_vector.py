@@ -28,9 +28,7 @@ from esper_env.leyline import Op
 
 
 def native(num_envs=NUM_ENVS, workers=1, mode="NextStep", **arguments):
-    return gymnasium.make_vec(
-        TINY, num_envs=num_envs, workers=workers, autoreset_mode=mode, **{**SHORT, **arguments}
-    )
+    return gymnasium.make_vec(TINY, num_envs=num_envs, workers=workers, autoreset_mode=mode, **{**SHORT, **arguments})
 
 
 @cache
@@ -78,9 +76,7 @@ def test_native_equals_the_single_environments():
     for i, single in enumerate(singles):
         observation, info = single.reset(seed=3 + i)
         assert_same(observation, observations[i])
-        assert_same(
-            info, {k: type(info[k])(infos[k][i]) if np.ndim(info[k]) == 0 else infos[k][i] for k in info}
-        )
+        assert_same(info, {k: type(info[k])(infos[k][i]) if np.ndim(info[k]) == 0 else infos[k][i] for k in info})
     for _ in range(6):
         actions = (rng.random((NUM_ENVS, 40)) * envs.action_masks()).argmax(1)
         observations, rewards, terminated, truncated, infos = envs.step(actions)
