@@ -34,7 +34,7 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def _some_of(name: str, values: Sequence[str], choices: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str) or not values:
+    if not isinstance(values, list | tuple) or not values:
         raise ValueError(f"{name}={values!r}: give a non-empty list, from {list(choices)}")
     choices = list(choices)
     chosen = tuple(one_of(name, str(value), choices) for value in values)
@@ -145,7 +145,7 @@ class Settings:
         names = _some_of("blueprints", blueprints, BLUEPRINTS)
         if len(names) > MAX_BLUEPRINTS:
             raise ValueError(f"{len(names)} blueprints: the observation can tell at most {MAX_BLUEPRINTS} apart")
-        if isinstance(tempos, str) or not tempos or len(set(tempos)) < len(tempos):
+        if not isinstance(tempos, list | tuple) or not tempos or len(set(tempos)) < len(tempos):
             raise ValueError(f"tempos={tempos!r}: give a non-empty list of different numbers of epochs")
         return cls(
             task=the_task,

@@ -14,6 +14,7 @@ operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, floor, rint, abs, min
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +32,60 @@ Floats = npt.NDArray[np.float32]
 
 _CHUNK_PIXELS = 1 << 17  # one float32 plane of a chunk is 512 KiB: stays in a core's cache
 
-# Ranges of the nuisances, uniform. Lengths are in pixels, intensities are shares of the full range. They are
-# tuned together: the bare host of CifarBaseline must plateau well below what a grown one reaches.
-RADIUS = (6.5, 8.5)  # of an object; smaller in images under ROOM pixels, so that one still fits
-ROOM = 20
-SPACING = (2.1, 2.4)  # between the centres of neighbours, in radii
-PERIOD = (3.6, 5.0)  # of a texture
-CONTRAST = (-0.12, 0.12)  # object minus background, a channel
-TEXTURE = (0.17, 0.25)  # amplitude on the object
-CLUTTER = (0.12, 0.20)  # amplitude of the background's texture
-TINT = (0.6, 1.0)  # share of both amplitudes, a channel
-BACKGROUND = (0.45, 0.55)  # mean intensity, a channel
-NOISE = (0.13, 0.21)  # half-width of the uniform noise on each pixel and channel
+ROOM = 20  # pixels; smaller images have the easier nuisances
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Nuisances:
+    """Ranges of what varies within a class, uniform. Lengths are in pixels, intensities shares of the range."""
+
+    radius: Span
+    """Of an object."""
+    spacing: Span
+    """Between the centres of neighbours, in radii."""
+    period: Span
+    """Of a texture."""
+    contrast: Span
+    """Object minus background, a channel."""
+    texture: Span
+    """Amplitude on the object."""
+    clutter: Span
+    """Amplitude of the background's texture."""
+    background: Span
+    """Mean intensity, a channel."""
+    noise: Span
+    """Half-width of the uniform noise on each pixel and channel."""
+    direction: tuple[Span, Span] = ((-1.0, 1.0), (-1.0, 1.0))
+    """A frame's first axis points at a random point of this rectangle."""
+    tint: Span = (0.6, 1.0)
+    """Share of both amplitudes, a channel."""
+
+
+# Tuned together: the bare host of CifarBaseline must plateau well below what a grown one reaches.
+FULL = Nuisances(
+    radius=(6.5, 8.5),
+    spacing=(2.1, 2.4),
+    period=(3.6, 5.0),
+    contrast=(-0.12, 0.12),
+    texture=(0.17, 0.25),
+    clutter=(0.12, 0.20),
+    background=(0.45, 0.55),
+    noise=(0.13, 0.21),
+)
+# For trying code: a few hundred steps of a very small host must be enough to see it learn.
+SMALL = Nuisances(
+    radius=(4.2, 5.2),
+    spacing=(2.1, 2.4),
+    period=(3.6, 4.4),
+    contrast=(0.30, 0.45),
+    texture=(0.25, 0.35),
+    clutter=(0.0, 0.05),
+    background=(0.15, 0.25),
+    noise=(0.0, 0.05),
+    direction=((1.0, 1.0), (-0.1, 0.1)),
+)
 
 
 def generate(
@@ -94,30 +137,33 @@ def _split(bits: np.random.PCG64, channels: int, size: int, count: int) -> tuple
 def _draw(bits: np.random.PCG64, label: int, count: int, channels: int, size: int) -> Images:
     """Draw `count` images of one class: uint8 (count, channels, size, size)."""
     shape, texture = SHAPES[label // len(TEXTURES)], TEXTURES[label % len(TEXTURES)]
-    radius = _between(bits, count, RADIUS) * np.float32(min(1, size / ROOM))
-    spacing = radius * _between(bits, count, SPACING)
+    ranges = FULL if size >= ROOM else SMALL
+    radius = _between(bits, count, ranges.radius)
+    spacing = radius * _between(bits, count, ranges.spacing)
     axis = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
     dx = axis[None, None, :] - spacing * _between(bits, count, (-0.5, 0.5))  # (count, 1, size)
     dy = axis[None, :, None] - spacing * _between(bits, count, (-0.5, 0.5))  # (count, size, 1)
 
-    u, v = _rotated(bits, dx, dy)
+    u, v = _rotated(bits, dx, dy, ranges.direction)
     cell_u, cell_v = (w - spacing * np.rint(w / spacing) for w in (u, v))  # from the nearest centre
     mask = _clipped(_OUTLINES[shape](cell_u / radius, cell_v / radius) * radius, -0.5, 0.5)
     mask += np.float32(0.5)  # 1 on an object, 0 off it, with an edge one pixel wide
-    inside = _pattern(bits, texture, u, v) * _between(bits, count, TEXTURE)
+    inside = _pattern(bits, texture, u, v, ranges.period) * _between(bits, count, ranges.texture)
     # The background has either texture, so that finding one somewhere in the image decides nothing.
-    either = [_pattern(bits, name, *_rotated(bits, dx, dy)) for name in TEXTURES]
-    pattern = np.where(_between(bits, count, (-1, 1)) < 0, *either) * _between(bits, count, CLUTTER)
+    either = [
+        _pattern(bits, name, *_rotated(bits, dx, dy, ranges.direction), ranges.period) for name in TEXTURES
+    ]
+    pattern = np.where(_between(bits, count, (-1, 1)) < 0, *either) * _between(bits, count, ranges.clutter)
     pattern += mask * (inside - pattern)
 
-    def each(span: tuple[float, float]) -> Floats:
+    def each(span: Span) -> Floats:
         return _between(bits, count * channels, span).reshape(count, channels, 1, 1)
 
     value = _noise(bits, (count, channels, size, size))
-    value *= _between(bits, count, NOISE)[:, None]
-    value += each(BACKGROUND)
-    value += pattern[:, None] * each(TINT)
-    value += mask[:, None] * each(CONTRAST)
+    value *= _between(bits, count, ranges.noise)[:, None]
+    value += each(ranges.background)
+    value += pattern[:, None] * each(ranges.tint)
+    value += mask[:, None] * each(ranges.contrast)
     value *= np.float32(255)
     return _clipped(value, 0, 255).astype(np.uint8)
 
@@ -148,9 +194,9 @@ def _ring(u: Floats, v: Floats) -> Floats:
 _OUTLINES = {"disc": _disc, "square": _square, "triangle": _triangle, "cross": _cross, "ring": _ring}
 
 
-def _pattern(bits: np.random.PCG64, name: str, x: Floats, y: Floats) -> Floats:
+def _pattern(bits: np.random.PCG64, name: str, x: Floats, y: Floats, periods: Span) -> Floats:
     """A zero-mean pattern of about unit amplitude over the frame (x, y), with its own period and phases."""
-    period = _between(bits, len(x), PERIOD)
+    period = _between(bits, len(x), periods)
     first = _wave(x / period + _between(bits, len(x), (0, 1)))
     if name == "stripes":
         return first
@@ -171,16 +217,18 @@ def _wave(phase: Floats) -> Floats:
     return wave
 
 
-def _rotated(bits: np.random.PCG64, dx: Floats, dy: Floats) -> tuple[Floats, Floats]:
+def _rotated(
+    bits: np.random.PCG64, dx: Floats, dy: Floats, direction: tuple[Span, Span]
+) -> tuple[Floats, Floats]:
     """Coordinates in a frame turned by a random angle: two arrays (count, size, size), pixels."""
-    # The direction of a random point in a square: any angle, and unlike cos and sin exactly rounded.
-    x, y = _between(bits, len(dx), (-1, 1)), _between(bits, len(dx), (-1, 1))
+    # The direction of a random point of a rectangle: unlike cos and sin exactly rounded.
+    x, y = (_between(bits, len(dx), span) for span in direction)
     length: Floats = np.sqrt(x * x + y * y)
     cos, sin = x / length, y / length
     return cos * dx + sin * dy, cos * dy - sin * dx
 
 
-def _between(bits: np.random.PCG64, count: int, span: tuple[float, float]) -> Floats:
+def _between(bits: np.random.PCG64, count: int, span: Span) -> Floats:
     """Uniform numbers, one an image, shaped to broadcast over its plane: (count, 1, 1)."""
     low, high = np.float32(span[0]), np.float32(span[1])
     unit = (bits.random_raw(count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)

@@ -17,19 +17,20 @@ from esper_env.leyline import Stage
 from esper_env.tolaria.batches import BatchSource
 
 WARM_UP_EPOCHS = 2.0
-DECAY_SHARE = 0.4
-FINAL_SHARE = 0.1
+DECAY_FROM, DECAY_TO = 0.4, 0.8
+FINAL_SHARE = 0.05
 
 
 def lr_factor(epochs: float, episode_length: int) -> float:
     """Return the host's learning rate over its maximum after so many epochs of an episode.
 
-    Linear warm-up over `WARM_UP_EPOCHS`, constant, then linear decay to `FINAL_SHARE` over the last
-    `DECAY_SHARE` of the episode.
+    Linear warm-up over `WARM_UP_EPOCHS`, constant, linear decay to `FINAL_SHARE` between the shares
+    `DECAY_FROM` and `DECAY_TO` of the episode, then constant again: an episode ends on a plateau, not on a
+    slope, so its last accuracies say what the network is worth.
     """
     warm = min(1.0, 0.1 + 0.9 * epochs / WARM_UP_EPOCHS)
-    decayed = max(0.0, epochs / episode_length - (1.0 - DECAY_SHARE)) / DECAY_SHARE
-    return warm * (1.0 - (1.0 - FINAL_SHARE) * min(1.0, decayed))
+    decayed = (epochs / episode_length - DECAY_FROM) / (DECAY_TO - DECAY_FROM)
+    return warm * (1.0 - (1.0 - FINAL_SHARE) * min(1.0, max(0.0, decayed)))
 
 
 @dataclass(frozen=True)

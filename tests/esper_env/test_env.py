@@ -50,11 +50,11 @@ def arrays(value):
 @pytest.mark.parametrize("env_id", IDS)
 def test_gymnasium_check_env_passes_without_a_warning(env_id):
     env = gymnasium.make(env_id, **QUICK)
-    check_env(env.unwrapped, skip_render_check=True)
+    check_env(env.unwrapped)
 
 
 def test_sb3_check_env_passes_without_a_warning():
-    sb3_check_env(gymnasium.make(TINY, **QUICK), skip_render_check=True)
+    sb3_check_env(gymnasium.make(TINY, **QUICK))
 
 
 def test_every_registered_id_is_in_the_table_of_ids():
