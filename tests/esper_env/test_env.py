@@ -117,6 +117,8 @@ def test_scribbling_over_all_that_was_returned_changes_nothing_later():
         got[-1].clear()
         expected, got = clean.step(action), scribbled.step(action)
         assert_same(expected, got)
+    got[0][...] = 1
+    assert clean.get_state() == scribbled.get_state()
 
 
 def test_no_two_returned_arrays_share_memory():
@@ -140,6 +142,17 @@ def test_infos_are_finite_numbers_and_arrays_of_fixed_shape():
         assert shapes is None or now.items() >= shapes.items()
         shapes = shapes or now
     assert {"committed_accuracy", "test_accuracy", "test_loss", "stability"} <= set(info)
+    kinds = {k: v.dtype.name for k, v in info.items() if isinstance(v, np.ndarray)}
+    assert kinds == {
+        "action_mask": "int8",
+        "stages": "int64",
+        "blueprints": "int64",
+        "alphas": "float64",
+        "contributions": "float64",
+        "contributions_measured": "bool",
+        "shapley": "float64",
+        "shapley_measured": "bool",
+    }
 
 
 def test_the_last_info_counts_what_was_done():

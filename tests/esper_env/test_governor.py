@@ -80,15 +80,15 @@ def test_a_rollback_does_not_rewind_the_data_or_the_count_of_germinations():
     a, b = tiny(), tiny()
     for env in (a, b):
         env.reset(seed=0)
-        steps(env, Op.GERMINATE, "r0c0", blueprint="norm")
-        wait(env)
+        wait(env, 2)
     poison(a)
     for env in (a, b):
-        wait(env)
+        steps(env, Op.GERMINATE, "r0c0", blueprint="norm")
     assert a.episode.rollbacks == 1 and b.episode.rollbacks == 0
     for name, generator in a.episode.generators.items():
         assert torch.equal(generator.get_state(), b.episode.generators[name].get_state())
     assert a.episode.source.cursor == b.episode.source.cursor
+    assert a.episode.model.slots["r0c0"].seed is None
     assert a.episode.model.slots["r0c0"].germinations == 1
 
 

@@ -226,6 +226,7 @@ def test_a_blended_seed_fades_over_three_epochs_frozen_and_untouchable(stage):
     slot = env.episode.model.slots["r0c0"]
     start = slot.alpha.value
     born = weights(env, "r0c0")
+    norm = slot.evidence.gradient_norm
     expected = [start * 2 / 3, start / 3, 0.0]
     *_, info = env.step(index(env, Op.PRUNE, "r0c0"))
     for alpha in expected:
@@ -233,6 +234,7 @@ def test_a_blended_seed_fades_over_three_epochs_frozen_and_untouchable(stage):
         if alpha:
             assert info["stages"][0] == Stage.BLENDING
             assert same(born, weights(env, "r0c0"))
+            assert slot.evidence.gradient_norm == norm
             touching = [i for i, a in enumerate(env.action_table) if a.slot == "r0c0"]
             assert not env.action_masks()[touching].any()
             *_, info = env.step(0)

@@ -16,14 +16,19 @@ WIDE = {"styles": ("add", "gate", "multiply"), "tempos": (1, 4), "episode_length
 """Every kind of seed; a third of the episode is learning-rate decay."""
 
 
-@pytest.fixture(scope="module")
-def advanced():
-    """An environment in the middle of an episode with a seed in each slot, and its state."""
+def in_the_middle():
+    """An environment in the middle of an episode with a seed of another stage in each slot."""
     env = tiny(**WIDE)
     env.reset(seed=5)
     grow_to(env, Stage.FOSSILIZED, "r0c0", "conv_heavy", "gate")
     grow_to(env, Stage.BLENDING, "r1c0", "bottleneck", "multiply")
     grow_to(env, Stage.TRAINING, "r0c1", "depthwise", "add")
+    return env
+
+
+@pytest.fixture(scope="module")
+def advanced():
+    env = in_the_middle()
     return env, env.get_state()
 
 
@@ -62,6 +67,17 @@ def test_the_same_continuation_in_a_fresh_process_under_another_hash_seed(in_a_f
     assert in_a_fresh_process["continuation"] == digest([env.step(0) for _ in range(10)])
 
 
+def test_seeds_of_every_stage_continue_bitwise(advanced):
+    _, state = advanced
+    env, other = in_the_middle(), tiny(**WIDE)
+    other.set_state(state)
+    for (_, a), (_, b) in zip(rollout(env, 15), rollout(other, 15), strict=True):
+        assert_same(a, b)
+    env.set_state(state)
+    env.set_state(env.get_state())
+    assert env.get_state() == state
+
+
 def test_a_fork_is_independent():
     env = tiny()
     env.reset(seed=0)
@@ -97,6 +113,24 @@ def test_momentum_and_evidence_survive_bitwise(advanced):
             assert (buffer is None) == (saved is None)
             assert saved is None or torch.equal(buffer, saved)
     assert values["episode"]["now"]["r1c0"]["evidence"]["shadow_gains"]
+
+
+def test_every_field_of_a_slot_survives(advanced):
+    _, state = advanced
+    env, other = tiny(**WIDE), tiny(**WIDE)
+    env.set_state(state)
+    evidence = env.episode.model.slots["r1c0"].evidence
+    for i, (name, value) in enumerate(vars(evidence).items()):
+        if value is None or isinstance(value, int | float):
+            setattr(evidence, name, 3 + i)
+    other.set_state(env.get_state())
+    for name, slot in env.episode.model.slots.items():
+        mine, theirs = vars(slot).copy(), vars(other.episode.model.slots[name]).copy()
+        for key in ("seed", "optimizer"):
+            assert (mine.pop(key) is None) == (theirs.pop(key) is None)
+        mine, theirs = ({**fields, **vars(fields.pop("evidence"))} for fields in (mine, theirs))
+        assert all(torch.equal(a, b) for a, b in zip(mine.pop("norms"), theirs.pop("norms"), strict=True))
+        assert mine == theirs
 
 
 def test_render_mode_and_place_of_the_data_are_no_part_of_the_state(advanced):

@@ -134,13 +134,19 @@ def test_fossils_are_part_of_every_variant_and_seeds_in_training_of_none():
     env = tiny(tempos=(1,), val_samples=200)
     env.reset(seed=2)
     grow_to(env, Stage.FOSSILIZED, "r0c0")
-    grow_to(env, Stage.TRAINING, "r0c1")
+    learning = ("r1c0", "r0c1")
+    for i, slot in enumerate(learning):
+        grow_to(env, Stage.TRAINING, slot)
+        scale = env.episode.model.slots[slot].seed.scale
+        with torch.no_grad():
+            scale.copy_(torch.randn(len(scale), generator=torch.Generator().manual_seed(i)))
     model, data = env.episode.model, env.episode.validation
     result = counterfactual(model, data)
-    assert result.contributions == {} and set(result.shadow_gains) == {"r0c1"}
+    assert result.contributions == {} and set(result.shadow_gains) == set(learning)
     assert result.score.accuracy == separately(env, {"r0c0": 1.0})[1]
-    shadow = separately(env, {"r0c0": 1.0, "r0c1": 1.0})[1]
-    assert result.shadow_gains["r0c1"] == pytest.approx(shadow - result.score.accuracy, abs=1e-12)
+    for slot in learning:
+        shadow = separately(env, {"r0c0": 1.0, slot: 1.0})[1]
+        assert result.shadow_gains[slot] == pytest.approx(shadow - result.score.accuracy, abs=1e-12)
 
 
 def test_evaluation_changes_nothing(three):
