@@ -55,8 +55,7 @@ _UNDER_TEST = "_under_test"
 
 
 class ConformanceError(AssertionError):
-    """A part breaks a rule that Esper's promises rest on; the message says which, where and how to mend "
-    "it."""
+    """A part breaks a rule that Esper's promises rest on; the message says which, where and how to mend it."""
 
 
 def _require(holds: bool, message: str) -> None:
@@ -79,8 +78,8 @@ def _no_global_draw(what: str) -> Iterator[None]:
     for name, old, new in zip(("torch's", "NumPy's", "Python's"), before, states(), strict=True):
         _require(
             old == new,
-            f"{what} draws from {name} global generator, so results would depend on what else the "
-            "process does. Leave randomness (dropout, noise) out of forward, or compute it from the input",
+            f"{what} draws from {name} global generator, so results would depend on what else the process does. "
+            "Leave randomness (dropout, noise) out of forward, or compute it from the input",
         )
 
 
@@ -112,9 +111,8 @@ def _check_moves(what: str, module: nn.Module, loss: Callable[[], torch.Tensor])
     stuck = [name for name, p in module.named_parameters() if torch.equal(p, born[name])]
     _require(
         not stuck,
-        f"{what}: after two optimiser steps these parameters have not moved: {stuck}. Either forward "
-        "does not use them, or something upstream is zero at birth (a zero weight, a norm's zero gain) "
-        "or cut off (detach, a "
+        f"{what}: after two optimiser steps these parameters have not moved: {stuck}. Either forward does not use "
+        "them, or something upstream is zero at birth (a zero weight, a norm's zero gain) or cut off (detach, a "
         "dead ReLU); a seed's output scale is zero at birth already, so nothing inside a blueprint may be",
     )
     ill = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
@@ -142,8 +140,8 @@ def check_host(factory: Callable[[], nn.Module], image_shape: tuple[int, int, in
     _require(isinstance(host, nn.Module), f"the factory must return an nn.Module, got {type(host).__name__}")
     _require(
         isinstance(host, Host) and callable(host.run),
-        f"{type(host).__name__} needs an attribute `boundaries`, a tuple of names, and a method "
-        "`run(x, start, stop)` that carries an activation from position to position",
+        f"{type(host).__name__} needs an attribute `boundaries`, a tuple of names, and a method `run(x, start, "
+        "stop)` that carries an activation from position to position",
     )
     assert isinstance(host, Host) and isinstance(host, nn.Module)
     names = host.boundaries
@@ -155,9 +153,8 @@ def check_host(factory: Callable[[], nn.Module], image_shape: tuple[int, int, in
         f"`boundaries` must be a non-empty tuple of different names, got {names!r}",
     )
     _same_tensors(
-        "two hosts built under the same torch seed differ in {}. Initialise weights with torch.nn.init "
-        "or torch's "
-        "random functions and without a generator of their own",
+        "two hosts built under the same torch seed differ in {}. Initialise weights with torch.nn.init or "
+        "torch's random functions and without a generator of their own",
         host.state_dict(),
         build(factory, 0).state_dict(),
     )
@@ -196,14 +193,12 @@ def _check_run(host: nn.Module, images: torch.Tensor, mode: str) -> None:
         out = _call(what, host.run, given, start, stop)
         _require(
             torch.equal(given, kept),
-            f"{what} modified its input. Seeds and the evaluation share that tensor: make the first "
-            "operation "
+            f"{what} modified its input. Seeds and the evaluation share that tensor: make the first operation "
             "after each boundary an out-of-place one (no inplace=True)",
         )
         _require(
             stop == end or (out.ndim == 4 and len(out) == len(images)),
-            f"{what} gave shape {tuple(out.shape)}; a boundary's activation must be (N, C, H, W). Slots "
-            "can only "
+            f"{what} gave shape {tuple(out.shape)}; a boundary's activation must be (N, C, H, W). Slots can only "
             "be set where it is: leave others out of `boundaries`",
         )
         stations.append(out)
@@ -217,8 +212,7 @@ def _check_run(host: nn.Module, images: torch.Tensor, mode: str) -> None:
 def _compare_bits(expected: torch.Tensor, got: torch.Tensor, what: str) -> None:
     _require(
         expected.shape == got.shape and torch.equal(expected, got),
-        f"{what} does not give what the whole forward pass gives, bit for bit. `run` must do the same "
-        "operations "
+        f"{what} does not give what the whole forward pass gives, bit for bit. `run` must do the same operations "
         "in the same order wherever it is cut; let forward itself call `run(x, 0, len(self.boundaries) + 1)`",
     )
 
@@ -241,8 +235,7 @@ def _check_buffers(host: nn.Module, images: torch.Tensor) -> None:
     with frozen_statistics(host):
         host(images.clone())
     _same_tensors(
-        "a training pass with frozen statistics changed the host's buffer {}. Shadow passes must leave "
-        "no trace, "
+        "a training pass with frozen statistics changed the host's buffer {}. Shadow passes must leave no trace, "
         "and Esper can only freeze torch.nn's batch norms: use those, or norms without running statistics",
         before,
         buffers(),
@@ -266,8 +259,7 @@ def _check_inference(host: Any, images: torch.Tensor) -> None:
             _require(torch.equal(given, images) or start > 0, "inference().run modified its input")
             _require(
                 x.shape == y.shape and torch.allclose(x, y, rtol=1e-3, atol=1e-4),
-                f"inference().run disagrees with evaluation mode at {_positions(host)[stop]}; mend it or "
-                "leave "
+                f"inference().run disagrees with evaluation mode at {_positions(host)[stop]}; mend it or leave "
                 "`inference` out",
             )
 
@@ -293,8 +285,7 @@ def _check_host_learns(factory: Callable[[], nn.Module], images: torch.Tensor) -
     cut = [name for name, a, b in zip(parameters, whole, pieces, strict=True) if not torch.equal(a, b)]
     _require(
         not cut,
-        f"run from boundary to boundary gives other gradients than in one go for {cut}. The gradient "
-        "must pass "
+        f"run from boundary to boundary gives other gradients than in one go for {cut}. The gradient must pass "
         "each boundary: no detach, and nothing in `run` that depends on where it is cut",
     )
     _check_moves("the host", host, lambda: loss([end]))
@@ -309,8 +300,7 @@ def _check_host_reload(factory: Callable[[], nn.Module], images: torch.Tensor) -
         same = torch.equal(host.eval()(images.clone()), other.eval()(images.clone()))
     _require(
         same,
-        "a host that was loaded from another's state_dict() gives other logits: something that matters "
-        "is not in "
+        "a host that was loaded from another's state_dict() gives other logits: something that matters is not in "
         "it. Hold weights as nn.Parameter or submodules and statistics as persistent buffers",
     )
 
@@ -375,8 +365,7 @@ def _check_seed(what: str, name: str, channels: int, style: Style, size: tuple[i
         raise ConformanceError(f"{what} could not be built: {type(error).__name__}: {error}") from error
     assert isinstance(seed, Seed)
     _same_tensors(
-        f"{what}: two modules built under the same torch seed differ in {{}}. Initialise weights with "
-        "torch's "
+        f"{what}: two modules built under the same torch seed differ in {{}}. Initialise weights with torch's "
         "random functions and without a generator of their own",
         seed.state_dict(),
         build(lambda: Seed(name, channels, style), 0).state_dict(),
@@ -399,8 +388,7 @@ def _check_seed(what: str, name: str, channels: int, style: Style, size: tuple[i
             for alpha in ALPHAS:
                 _require(
                     torch.equal(seed(h, h, alpha), h),
-                    f"{what} is not the identity at birth at alpha {alpha}: its output must be finite, "
-                    "so that "
+                    f"{what} is not the identity at birth at alpha {alpha}: its output must be finite, so that "
                     "the output scale of 0 makes it vanish",
                 )
     _check_host_gradient(what, seed.train(), h, style)
@@ -412,8 +400,8 @@ def _check_seed(what: str, name: str, channels: int, style: Style, size: tuple[i
         same = torch.equal(seed.eval()(h, h, 0.5), other.eval()(h, h, 0.5))
     _require(
         same,
-        f"{what}: a module loaded from its state_dict() gives another output. Hold weights as "
-        "nn.Parameter or submodules and statistics as persistent buffers",
+        f"{what}: a module loaded from its state_dict() gives another output. Hold weights as nn.Parameter or "
+        "submodules and statistics as persistent buffers",
     )
 
 
@@ -458,13 +446,13 @@ def _check_removal(what: str, name: str, channels: int, style: Style) -> None:
         gc.collect()
     _require(
         all(part() is None for part in remains),
-        f"{what} is still in memory after its removal: something outside the module (a global list, a hook, "
-        "a cache) holds a reference to it or to a part of it",
+        f"{what} is still in memory after its removal: something outside the module (a global list, a hook, a "
+        "cache) holds a reference to it or to a part of it",
     )
     assert slot.stage is Stage.PRUNED and isinstance(grown.host, nn.Module) and isinstance(plain.host, nn.Module)
     _same_tensors(
-        f"{what}: after its removal the host's {{}} differs from that of a host that never had it. The "
-        "module must write to nothing but its own parameters and buffers",
+        f"{what}: after its removal the host's {{}} differs from that of a host that never had it. The module "
+        "must write to nothing but its own parameters and buffers",
         grown.host.state_dict(),
         plain.host.state_dict(),
     )
@@ -575,9 +563,9 @@ def _check_episodes(task: Task, arguments: dict[str, Any]) -> None:
 def _same(task: Task, what: str, a: Any, b: Any) -> None:
     _require(
         repr(_plain(a)) == repr(_plain(b)),
-        f"task {task.name!r}: {what} gave two results in two environments of one seed (from step "
-        f"{_STEPS // 2} on: in an environment and its fork). Something in the host or its data depends "
-        "on more than seed and state",
+        f"task {task.name!r}: {what} gave two results in two environments of one seed (from step {_STEPS // 2} "
+        "on: in an environment and its fork). Something in the host or its data depends on more than seed and "
+        "state",
     )
 
 

@@ -128,7 +128,7 @@ def test_every_field_of_a_slot_survives(advanced):
         mine, theirs = vars(slot).copy(), vars(other.episode.model.slots[name]).copy()
         for key in ("seed", "optimizer"):
             assert (mine.pop(key) is None) == (theirs.pop(key) is None)
-        mine, theirs = ({**fields, **vars(fields.pop("evidence"))} for fields in (mine, theirs))
+        mine, theirs = (vars(fields.pop("evidence")) | fields for fields in (mine, theirs))
         assert all(torch.equal(a, b) for a, b in zip(mine.pop("norms"), theirs.pop("norms"), strict=True))
         assert mine == theirs
 

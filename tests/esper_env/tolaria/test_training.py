@@ -1,5 +1,7 @@
 """One epoch: what a seed in training may and may not do to its host, schedules, the data stream."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,14 @@ from esper_env.leyline import Op, Stage
 from esper_env.state import unpack
 from esper_env.tolaria.batches import noisy_labels
 from esper_env.tolaria.evaluation import evaluate
-from esper_env.tolaria.training import frozen_statistics, lr_factor
+from esper_env.tolaria.training import (
+    DECAY_FROM,
+    DECAY_TO,
+    FINAL_SHARE,
+    WARM_UP_EPOCHS,
+    frozen_statistics,
+    lr_factor,
+)
 
 
 def host_state(env):
@@ -114,17 +123,17 @@ def test_frozen_statistics_put_everything_back():
     assert all(m.track_running_stats for m in host.norms)
 
 
-@given(st.integers(5, 300))
-def test_the_schedule_warms_up_rests_and_decays_to_a_tenth(length):
+@given(st.integers(10, 300))
+def test_the_schedule_warms_up_rests_decays_and_ends_on_a_plateau(length):
     factors = [lr_factor(e / 4, length) for e in range(4 * length + 1)]
     assert 0 < factors[0] < 0.2
-    assert factors[-1] == pytest.approx(0.1)
-    assert max(factors) <= 1.0
-    falling = factors[int(4 * max(2, 0.6 * length)) + 1 :]
+    assert max(factors) == lr_factor(DECAY_FROM * length, length) == 1.0
+    falling = factors[math.ceil(4 * max(WARM_UP_EPOCHS, DECAY_FROM * length)) :]
     assert falling == sorted(falling, reverse=True)
-    if length >= 10:
-        assert lr_factor(0.5 * length, length) == 1.0
-        assert lr_factor(0.8 * length, length) == pytest.approx(0.55)
+    assert lr_factor((DECAY_FROM + DECAY_TO) / 2 * length, length) == pytest.approx((1 + FINAL_SHARE) / 2)
+    assert factors[math.ceil(4 * DECAY_TO * length) :] == pytest.approx(
+        [FINAL_SHARE] * (4 * length + 1 - math.ceil(4 * DECAY_TO * length))
+    )
 
 
 def test_an_uncommitted_seed_keeps_its_rate_while_the_hosts_decays():
