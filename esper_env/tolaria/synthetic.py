@@ -145,7 +145,8 @@ def _draw(bits: np.random.PCG64, label: int, count: int, channels: int, size: in
     dy = axis[None, :, None] - spacing * _between(bits, count, (-0.5, 0.5))  # (count, size, 1)
 
     u, v = _rotated(bits, dx, dy, ranges.direction)
-    cell_u, cell_v = (w - spacing * np.rint(w / spacing) for w in (u, v))  # from the nearest centre
+    cell_u: Floats = u - spacing * np.rint(u / spacing)  # from the nearest centre
+    cell_v: Floats = v - spacing * np.rint(v / spacing)
     mask = _clipped(_OUTLINES[shape](cell_u / radius, cell_v / radius) * radius, -0.5, 0.5)
     mask += np.float32(0.5)  # 1 on an object, 0 off it, with an edge one pixel wide
     inside = _pattern(bits, texture, u, v, ranges.period) * _between(bits, count, ranges.texture)
