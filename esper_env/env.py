@@ -224,9 +224,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         info["instance"] = instance.to_array()
         return self._last_observation.copy(), info
 
-    def step(
-        self, action: np.int64 | int
-    ) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Apply an action, train one epoch, evaluate; see the class's docstring.
 
         Raises:
@@ -329,8 +327,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             if isinstance(error, StateError):
                 raise
             raise StateError(
-                "the state does not fit this version of esper_env: "
-                f"{type(error).__name__}: {error}"
+                f"the state does not fit this version of esper_env: {type(error).__name__}: {error}"
             ) from error
 
     def fork(self) -> EsperEnv:
@@ -349,9 +346,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             raise StateError(f"the state comes from an environment with other arguments: {detail}")
         if self.settings.load().digest != values["digest"]:
             raise StateError("the state comes from an environment with other data: the digests differ")
-        structure = tuple(
-            Structure(s["slot"], s["blueprint"], Style(s["style"])) for s in values["structure"]
-        )
+        structure = tuple(Structure(s["slot"], s["blueprint"], Style(s["style"])) for s in values["structure"])
         with _own_torch_mode():
             self._begin(Instance(**values["instance"]), values["episode"]["seed"], structure)
             self.episode.load(tensors, values["episode"])

@@ -201,9 +201,7 @@ def picture(view: View) -> NDArray[np.uint8]:
 
 def _draw_title(figure: Any, view: View) -> None:
     figure.text(0.02, 0.935, view.title, fontsize=14, weight="bold", color=_DARK)
-    figure.text(
-        0.98, 0.935, f"epoch {view.epoch} of {view.episode_length}", fontsize=12, ha="right", color=_DARK
-    )
+    figure.text(0.98, 0.935, f"epoch {view.epoch} of {view.episode_length}", fontsize=12, ha="right", color=_DARK)
     bar = figure.add_axes((0.02, 0.905, 0.96, 0.012))
     bar.set(xlim=(0, view.episode_length), ylim=(0, 1))
     bar.barh(0.5, view.episode_length, 1, color="#e6e6e6")

@@ -84,9 +84,7 @@ def varied_instances() -> list[dict[str, Any]]:
     Rent changes no training, so it is varied afterwards, in the report.
     """
     rows = []
-    for i, (width, impaired) in enumerate(
-        (w, b) for w in (0.5, 1.0, 2.0) for b in (None, 0, 1, 2)
-    ):
+    for i, (width, impaired) in enumerate((w, b) for w in (0.5, 1.0, 2.0) for b in (None, 0, 1, 2)):
         rows.append(
             {
                 "width": width,
@@ -113,9 +111,7 @@ def _varied() -> Iterator[Job]:
     for seed in (0, 1):
         for instance in varied_instances():
             for name in VARIED_SCHEDULES:
-                yield scheduled(
-                    "varied", VARIED_ID, SYNTHETIC, seed, name, options={"instance": instance}
-                )
+                yield scheduled("varied", VARIED_ID, SYNTHETIC, seed, name, options={"instance": instance})
 
 
 def _convergence(_: str | None) -> Iterator[Job]:

@@ -183,5 +183,3 @@ def figures(folder: Path) -> dict[str, str]:
         head = ["best single schedule", "best per instance - best single, points", "instances"]
         out["varied"] = _markdown(head, table)
     return out
-
-

@@ -64,8 +64,7 @@ class ConvHost(nn.Module):
         self.pool = pool
         sizes = [inputs, *channels]
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, k, padding=k // 2, bias=False)
-            for a, b, k in zip(sizes, sizes[1:], kernels, strict=False)
+            nn.Conv2d(a, b, k, padding=k // 2, bias=False) for a, b, k in zip(sizes, sizes[1:], kernels, strict=False)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, momentum=BN_MOMENTUM) for c in channels)
         self.head = nn.Linear(sizes[-1], classes)

@@ -68,9 +68,7 @@ class GrowingModel:
         self.host_size = sum(p.numel() for p in host.parameters())
         positions = sorted(host.boundaries.index(name) + 1 for name in slots)
         self.shapes, self.segment_flops = _probe(host, positions, image_shape)
-        by_position = {
-            p: Slot(host.boundaries[p - 1], p, self.shapes[p][0]) for p in positions
-        }
+        by_position = {p: Slot(host.boundaries[p - 1], p, self.shapes[p][0]) for p in positions}
         self.slots = {name: by_position[host.boundaries.index(name) + 1] for name in slots}
         self.stream = tuple(by_position[p] for p in positions)
         """The slots in the order of the forward pass."""
@@ -238,9 +236,7 @@ class GrowingModel:
 
     def is_finite(self) -> bool:
         """Whether every parameter and buffer is finite."""
-        tensors = [
-            t for m in self.modules().values() for t in (*m.parameters(), *m.buffers()) if t.is_floating_point()
-        ]
+        tensors = [t for m in self.modules().values() for t in (*m.parameters(), *m.buffers()) if t.is_floating_point()]
         with torch.no_grad():
             return bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors))).all())
 

@@ -122,9 +122,7 @@ def is_legal(action: Action, slots: Mapping[str, SlotFacts], *, strict_gates: bo
     )
 
 
-def legal_mask(
-    table: Sequence[Action], slots: Mapping[str, SlotFacts], *, strict_gates: bool = False
-) -> list[bool]:
+def legal_mask(table: Sequence[Action], slots: Mapping[str, SlotFacts], *, strict_gates: bool = False) -> list[bool]:
     """Return `is_legal` for every action of the table, in index order."""
     return [is_legal(action, slots, strict_gates=strict_gates) for action in table]
 

@@ -112,8 +112,7 @@ class ObservationLayout:
         for i, slot in enumerate(self.slots):
             start = self.slot(i).start
             rows += [
-                Feature(f"{slot}.{f.name}", start + f.index, f.size, f.low, f.high, f.meaning)
-                for f in SLOT_FEATURES
+                Feature(f"{slot}.{f.name}", start + f.index, f.size, f.low, f.high, f.meaning) for f in SLOT_FEATURES
             ]
         for i, slot in enumerate(self.slots):
             start = self.blueprint(i).start

@@ -138,8 +138,7 @@ def counterfactual(model: GrowingModel, data: EvaluationSet) -> Counterfactual:
         shapley=shapley_values(worth, blended) if exhaustive else {},
         interactions=_interactions(worth, blended) if exhaustive else {},
         shadow_gains={
-            name: s.accuracy - score.accuracy
-            for name, s in zip(training, scores[len(subsets) :], strict=True)
+            name: s.accuracy - score.accuracy for name, s in zip(training, scores[len(subsets) :], strict=True)
         },
         flops=flops,
     )
@@ -166,5 +165,3 @@ def _interactions(worth: Mapping[frozenset[str], float], players: Sequence[str])
         total[a] += pair
         total[b] += pair
     return total
-
-

@@ -151,9 +151,7 @@ def _draw(bits: np.random.PCG64, label: int, count: int, channels: int, size: in
     mask += np.float32(0.5)  # 1 on an object, 0 off it, with an edge one pixel wide
     inside = _pattern(bits, texture, u, v, ranges.period) * _between(bits, count, ranges.texture)
     # The background has either texture, so that finding one somewhere in the image decides nothing.
-    either = [
-        _pattern(bits, name, *_rotated(bits, dx, dy, ranges.direction), ranges.period) for name in TEXTURES
-    ]
+    either = [_pattern(bits, name, *_rotated(bits, dx, dy, ranges.direction), ranges.period) for name in TEXTURES]
     pattern = np.where(_between(bits, count, (-1, 1)) < 0, *either) * _between(bits, count, ranges.clutter)
     pattern += mask * (inside - pattern)
 
@@ -218,9 +216,7 @@ def _wave(phase: Floats) -> Floats:
     return wave
 
 
-def _rotated(
-    bits: np.random.PCG64, dx: Floats, dy: Floats, direction: tuple[Span, Span]
-) -> tuple[Floats, Floats]:
+def _rotated(bits: np.random.PCG64, dx: Floats, dy: Floats, direction: tuple[Span, Span]) -> tuple[Floats, Floats]:
     """Coordinates in a frame turned by a random angle: two arrays (count, size, size), pixels."""
     # The direction of a random point of a rectangle: unlike cos and sin exactly rounded.
     x, y = (_between(bits, len(dx), span) for span in direction)

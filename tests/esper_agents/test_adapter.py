@@ -85,7 +85,8 @@ def test_recurrent_ppo_trains(make_tiny):
 
 def test_an_episodes_end_is_that_of_a_single_environment(make_tiny):
     """Observations, rewards and infos of two episodes, against `gymnasium.make` step by step."""
-    arguments = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "episode_length": 6, "host_lr": 0.05, "seed_lr": 0.05}
+    rates = {"host_lr": 0.05, "seed_lr": 0.05}
+    arguments = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "episode_length": 6, **rates}
     env = GymnasiumVecEnv(make_tiny(1, episode_length=6))
     single = gymnasium.make("Esper/Tiny-v0", **arguments)
     env.seed(11)
