@@ -204,7 +204,7 @@ BUILT_IN: dict[str, Task] = {
         slots=_THREE,
         host_lr=0.2,
         seed_lr=0.2,
-        rent=0.004,
+        rent=0.006,
         reference_params=6_274,
         reference_flops=1_349_280,
     ),

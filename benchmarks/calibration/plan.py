@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from esper_agents.tamiyo import Planting
+from esper_env.tasks import BUILT_IN
 
 SLOTS = ("r0c0", "r0c1", "r0c2")
 
@@ -149,6 +150,16 @@ def _judge_fashion(chosen: str | None) -> Iterator[Job]:
         yield scheduled(experiment, FASHION_ID, FASHION, seed, NEVER, twin_of=chosen)
 
 
+def _stability(_: str | None) -> Iterator[Job]:
+    for id, task in BUILT_IN.items():
+        arguments = FASHION if id == FASHION_ID else SYNTHETIC
+        heaviest = tuple(Planting(slot, "conv_heavy", 1) for slot in task.slots)
+        for seed in range(5):
+            yield Job("stability", id, arguments, seed, NEVER)
+            yield Job("stability", id, arguments, seed, HEAVIEST, heaviest)
+            yield Job("stability", id, arguments, seed, controller="heuristic")
+
+
 EXPERIMENTS: dict[str, Callable[[str | None], Iterator[Job]]] = {
     "convergence": _convergence,
     "headroom": _headroom,
@@ -158,6 +169,7 @@ EXPERIMENTS: dict[str, Callable[[str | None], Iterator[Job]]] = {
     "choose-fashion": lambda _: _choose("choose-fashion", FASHION_ID, FASHION),
     "judge-fashion": _judge_fashion,
     "varied": lambda _: _varied(),
+    "stability": _stability,
 }
 """The episodes of each experiment; those that judge take the name of the chosen schedule."""
 

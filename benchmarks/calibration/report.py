@@ -143,6 +143,18 @@ def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval]:
     return " / ".join(dict.fromkeys(singles)), paired(list(by_instance), [0.0] * len(by_instance))
 
 
+def stability(rows: list[Row]) -> str:
+    """Rollbacks and failed episodes by task and plan."""
+    table = []
+    for id in BUILT_IN:
+        for name in (NEVER, "heuristic", HEAVIEST):
+            mine = [r for r in rows if r["id"] == id and r["schedule"] == name]
+            if mine:
+                totals = [str(sum(r[key] for r in mine)) for key in ("rollbacks", "error_code")]
+                table.append([id, name, str(len(mine)), *totals])
+    return _markdown(["task", "plan", "episodes", "rollbacks", "failures"], table)
+
+
 def write_report(folder: Path, page: Path) -> None:
     """Fill the figures between the markers ``<!-- NAME -->`` and ``<!-- end -->`` of the page."""
     text = page.read_text()
@@ -177,6 +189,8 @@ def figures(folder: Path) -> dict[str, str]:
             out[f"judge-{kind}"] = _markdown(["net value, paired by seed", "points", "seeds"], table)
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
+    if rows["stability"]:
+        out["stability"] = stability(rows["stability"])
     if rows["varied"]:
         single, interval = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
         table = [[single, str(interval), str(interval.n)]]
