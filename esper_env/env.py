@@ -280,13 +280,14 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the present episode's numbers come from; JSON-able."""
+        episode_seed = self.episode.seed
         return {
             "task": self.settings.task.name,
             "dataset": self.data.name,
             "source": self.data.source,
             "digest": self.data.digest,
             "instance": asdict(self.instance),
-            "episode_seed": self.episode.seed,
+            "episode_seed": episode_seed,
             "structure": [asdict(s) for s in self._structure],
             "torch": torch.__version__,
             "error": self._error,

@@ -72,15 +72,31 @@ def late(rows: list[Row], never: list[Row]) -> str:
 
 
 def choice(rows: list[Row], rent: float) -> str:
-    """Net value of the ten schedules."""
+    """Net value of the ten schedules, and their test accuracy against WAIT."""
     table = []
+    base = {r["seed"]: 100 * r["test_accuracy"] for r in rows if r["schedule"] == NEVER}
     for name in SCHEDULES:
-        nets = _column(rows, name, lambda r: net_value(r, rent))
-        if nets:
-            accuracy = np.mean(_column(rows, name, lambda r: 100 * r["committed_accuracy"]))
-            added = np.mean(_column(rows, name, lambda r: r["added_params"]))
-            table.append([name, f"{np.mean(nets):.2f}", f"{accuracy:.2f}", f"{added:.0f}", str(len(nets))])
-    return _markdown(["schedule", "net value, points", "committed accuracy", "added parameters", "seeds"], table)
+        mine = [r for r in rows if r["schedule"] == name and r["seed"] in base]
+        if mine:
+            net = np.mean([net_value(r, rent) for r in mine])
+            committed = np.mean([100 * r["committed_accuracy"] for r in mine])
+            test = [100 * r["test_accuracy"] for r in mine]
+            gain = "" if name == NEVER else str(paired(test, [base[r["seed"]] for r in mine]))
+            added = np.mean([r["added_params"] for r in mine])
+            numbers = [f"{net:.2f}", f"{committed:.2f}", f"{np.mean(test):.2f}", gain, f"{added:.0f}"]
+            table.append([name, *numbers, str(len(mine))])
+    return _markdown(_CHOICE, table)
+
+
+_CHOICE = (
+    "schedule",
+    "net value",
+    "committed accuracy",
+    "test accuracy",
+    "test accuracy over WAIT, paired",
+    "added parameters",
+    "seeds",
+)
 
 
 def judgement(rows: list[Row], rent: float, chosen: str) -> list[tuple[str, Interval]]:

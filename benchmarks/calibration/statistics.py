@@ -29,7 +29,7 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Interval:
     Raises:
         ValueError: the two are not pairs.
     """
-    if len(a) != len(b) or not a:
+    if len(a) != len(b) or len(a) == 0:
         raise ValueError(f"{len(a)} and {len(b)} values are no pairs")
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     rng = np.random.default_rng(0)

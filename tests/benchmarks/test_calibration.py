@@ -1,0 +1,130 @@
+"""Calibration: the plan, the statistics and the page, on rows written here and one tiny real episode."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.calibration.plan import (
+    EXPERIMENTS,
+    HEAVIEST,
+    NEVER,
+    SCHEDULES,
+    VARIED_SCHEDULES,
+    Job,
+    everywhere,
+    varied_instances,
+)
+from benchmarks.calibration.report import best_schedule, closed_loop, figures, net_value, write_report
+from benchmarks.calibration.run import read_rows, run_jobs
+from benchmarks.calibration.statistics import paired
+
+TINY = {"episode_length": 16, "samples_per_epoch": 32, "val_samples": 128, "batch_size": 16, "host_lr": 0.05}
+
+
+def row(schedule, seed, accuracy, added=0, **kwargs):
+    """A row as `run_job` writes it, with what the report reads."""
+    return {
+        "key": f"{schedule}|{seed}|{kwargs}",
+        "id": "Esper/CifarBaseline-v0",
+        "schedule": schedule,
+        "seed": seed,
+        "twin_of": None,
+        "committed_accuracy": accuracy,
+        "test_accuracy": accuracy,
+        "added_params": added,
+        "reference_params": 1_000,
+        **kwargs,
+    }
+
+
+def test_ten_schedules_and_no_job_twice():
+    assert len(SCHEDULES) == 10
+    for make in EXPERIMENTS.values():
+        keys = [job.key for job in make("light first at 1")]
+        assert len(keys) == len(set(keys)) > 0
+
+
+def test_a_judge_needs_a_schedule():
+    with pytest.raises(ValueError, match="name it"):
+        list(EXPERIMENTS["judge-cifar"](None))
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=12))
+def test_paired_intervals_hold_the_mean_of_the_differences(pairs):
+    a, b = zip(*pairs, strict=True)
+    interval = paired(a, b)
+    assert interval.mean == pytest.approx(np.mean(np.subtract(a, b)), abs=1e-9)
+    assert interval.low <= interval.mean + 1e-9 and interval.mean <= interval.high + 1e-9
+    assert interval.n == len(pairs)
+
+
+def test_paired_interval_against_every_resample():
+    differences = np.array([0.0, 1.0, 3.0, 4.0])
+    means = [np.mean(resample) for resample in product(differences, repeat=4)]
+    interval = paired(list(differences), [0.0] * 4)
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert interval.low == pytest.approx(low, abs=0.26) and interval.high == pytest.approx(high, abs=0.26)
+
+
+def test_values_that_are_no_pairs_are_refused():
+    with pytest.raises(ValueError, match="no pairs"):
+        paired([1.0, 2.0], [1.0])
+
+
+def test_rent_decides_which_schedule_is_best():
+    rows = [row(NEVER, s, 0.5) for s in range(3)] + [row(HEAVIEST, s, 0.6, 2_000) for s in range(3)]
+    assert net_value(rows[-1], 0.02) == pytest.approx(56.0)
+    assert best_schedule(rows, 0.02) == HEAVIEST
+    assert best_schedule(rows, 0.06) == NEVER
+
+
+def test_closed_loop_gain_is_judged_on_the_seed_it_was_not_chosen_on():
+    """Noise that differs between the seeds gives no gain; a best schedule that differs by instance does."""
+
+    def rows(worth):
+        return [
+            row(name, seed, worth(i, name, seed), provenance={"instance": instance})
+            for i, instance in enumerate(varied_instances())
+            for name in VARIED_SCHEDULES
+            for seed in (0, 1)
+        ]
+
+    _, real = closed_loop(rows(lambda i, name, _: 0.7 if name == VARIED_SCHEDULES[i % 6] else 0.5), 0.0)
+    assert real.mean == pytest.approx(100 * 0.2 * 5 / 6)
+    rng = np.random.default_rng(0)
+    _, noise = closed_loop(rows(lambda i, name, seed: 0.5 + 0.1 * rng.random()), 0.0)
+    assert noise.low < 0 < noise.high
+
+
+def test_a_real_experiment_is_resumed_and_its_twin_has_the_same_network(tmp_path):
+    plan = everywhere("conv_small", 1)[:1]
+    jobs = [
+        Job("tiny", "Esper/Tiny-v0", TINY, 0, "small", plan),
+        Job("tiny", "Esper/Tiny-v0", TINY, 0, NEVER, twin_of="small"),
+    ]
+    run_jobs(jobs, tmp_path, workers=1)
+    first = (tmp_path / "tiny.jsonl").read_text()
+    run_jobs(jobs, tmp_path, workers=1)
+    assert (tmp_path / "tiny.jsonl").read_text() == first
+    grown, twin = read_rows(tmp_path, "tiny")
+    assert grown["structure"] == twin["structure"] == [{"slot": "r0c0", "blueprint": "conv_small", "style": "add"}]
+    assert grown["added_params"] == twin["added_params"] > 0
+    assert len(grown["curve"]) == 16 and twin["twin_of"] == "small"
+
+
+def test_the_page_is_filled_between_its_markers(tmp_path):
+    rows = [row(NEVER, s, 0.5) for s in range(2)] + [row(HEAVIEST, s, 0.6, 500) for s in range(2)]
+    (tmp_path / "choose-cifar.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- choose-cifar -->\nold\n<!-- end -->\nafter\n")
+    write_report(tmp_path, page)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
+    assert figures(tmp_path)["choose-cifar"] in text and "+10.00 [+10.00, +10.00]" in text
+    page.write_text("nothing here\n")
+    with pytest.raises(ValueError, match="no marker"):
+        write_report(tmp_path, page)
