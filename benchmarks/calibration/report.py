@@ -184,9 +184,9 @@ def write_report(folder: Path, page: Path) -> None:
 
 
 def figures(folder: Path) -> dict[str, str]:
-    """Every table of the page for which there are rows."""
+    """Every table of the page; a sentence where there are no rows yet."""
     rows = {e: read_rows(folder, e) for e in EXPERIMENTS}
-    out: dict[str, str] = {}
+    out = dict.fromkeys((*EXPERIMENTS, "fashion"), "*Not run yet.*")
     if rows["convergence"]:
         out["convergence"] = convergence(rows["convergence"])
     if rows["headroom"]:

@@ -120,9 +120,11 @@ def test_the_page_is_filled_between_its_markers(tmp_path):
     rows = [row(NEVER, s, 0.5) for s in range(2)] + [row(HEAVIEST, s, 0.6, 500) for s in range(2)]
     (tmp_path / "choose-cifar.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- choose-cifar -->\nold\n<!-- end -->\nafter\n")
+    blank = "".join(f"<!-- {name} -->\n<!-- end -->\n" for name in figures(tmp_path) if name != "choose-cifar")
+    page.write_text(f"before\n{blank}<!-- choose-cifar -->\nold\n<!-- end -->\nafter\n")
     write_report(tmp_path, page)
     text = page.read_text()
+    assert "<!-- varied -->\n*Not run yet.*\n<!-- end -->" in text
     assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
     assert figures(tmp_path)["choose-cifar"] in text and "+10.00 [+10.00, +10.00]" in text
     page.write_text("nothing here\n")
