@@ -34,12 +34,12 @@ STEP_FAILED = 1
 
 @contextmanager
 def _own_torch_mode() -> Iterator[None]:
-    """One intra-op thread and autograd on, whatever the caller has set; the caller's settings afterwards."""
+    """One intra-op thread, autograd on, autocast off; the caller's settings afterwards."""
     threads = torch.get_num_threads()
     if threads != 1:
         torch.set_num_threads(1)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
             yield
     finally:
         if threads != 1:

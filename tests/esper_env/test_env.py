@@ -278,12 +278,13 @@ def test_the_callers_generators_do_not_matter():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_training_works_whatever_grad_mode_the_caller_is_in(mode):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_training_works_whatever_grad_or_autocast_mode_the_caller_is_in(mode):
     expected = record(tiny(), 10)
     with mode():
+        before = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
         got = record(tiny(), 10)
-        assert not torch.is_grad_enabled()
+        assert (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")) == before
     assert_same(expected, got)
     env = tiny()
     with mode():
