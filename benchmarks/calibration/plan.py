@@ -64,7 +64,13 @@ class Job:
         """Tells this episode from every other."""
         what = self.schedule or self.controller
         options = json.dumps(self.options, sort_keys=True)
-        return "|".join((self.experiment, self.id, str(self.seed), what, options, self.twin_of or ""))
+        rates = [json.dumps(self.rates, sort_keys=True)] if self.rates else []
+        return "|".join((self.experiment, self.id, str(self.seed), what, options, self.twin_of or "", *rates))
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates that are not the task's own."""
+        return {k: v for k, v in self.arguments.items() if k in ("host_lr", "seed_lr")}
 
 
 def scheduled(experiment: str, id: str, arguments: dict[str, Any], seed: int, name: str, **kwargs: Any) -> Job:
@@ -72,11 +78,30 @@ def scheduled(experiment: str, id: str, arguments: dict[str, Any], seed: int, na
     return Job(experiment, id, arguments, seed, name, SCHEDULES[name], **kwargs)
 
 
-def _late() -> Iterator[Job]:
+LATE_EPOCHS = (1, 25, 50, 75, 100)
+
+
+def _late(_: str | None) -> Iterator[Job]:
+    """The germination epochs that are not among the ten schedules."""
     for seed in range(3):
-        for epoch in (1, 25, 50, 75, 100):
-            plantings = everywhere("conv_light", epoch)
-            yield Job("late", CIFAR_ID, SYNTHETIC, seed, f"light everywhere at {epoch}", plantings)
+        for epoch in LATE_EPOCHS:
+            name = f"light everywhere at {epoch}"
+            if name not in SCHEDULES:
+                yield Job("late", CIFAR_ID, SYNTHETIC, seed, name, everywhere("conv_light", epoch))
+
+
+HOST_RATES = (0.02, 0.05, 0.1, 0.4)
+LOW_SEED_RATE = 0.05
+
+
+def _rates(_: str | None) -> Iterator[Job]:
+    """Other rates than the tasks' own: of the host for WAIT, of the seeds for germination at epoch 75."""
+    for seed in range(3):
+        for rate in HOST_RATES:
+            yield scheduled("rates", CIFAR_ID, SYNTHETIC | {"host_lr": rate}, seed, NEVER)
+        late = everywhere("conv_light", 75)
+        slow = SYNTHETIC | {"seed_lr": LOW_SEED_RATE}
+        yield Job("rates", CIFAR_ID, slow, seed, "light everywhere at 75", late)
 
 
 def varied_instances() -> list[dict[str, Any]]:
@@ -115,17 +140,10 @@ def _varied() -> Iterator[Job]:
                 yield scheduled("varied", VARIED_ID, SYNTHETIC, seed, name, options={"instance": instance})
 
 
-def _convergence(_: str | None) -> Iterator[Job]:
-    for id, arguments in ((CIFAR_ID, SYNTHETIC), (FASHION_ID, FASHION)):
-        for seed in range(3):
-            yield scheduled("convergence", id, arguments, seed, NEVER)
-
-
 def _headroom(_: str | None) -> Iterator[Job]:
     structure = [{"slot": slot, "blueprint": "conv_light"} for slot in SLOTS]
-    for seed in range(5):
-        for options in ({}, {"structure": structure}):
-            yield scheduled("headroom", CIFAR_ID, SYNTHETIC, seed, NEVER, options=options)
+    for seed in CHOICE_SEEDS:
+        yield scheduled("headroom", CIFAR_ID, SYNTHETIC, seed, NEVER, options={"structure": structure})
 
 
 def _choose(experiment: str, id: str, arguments: dict[str, Any]) -> Iterator[Job]:
@@ -151,19 +169,21 @@ def _judge_fashion(chosen: str | None) -> Iterator[Job]:
 
 
 def _stability(_: str | None) -> Iterator[Job]:
+    """Five seeds of what no other experiment runs; the report counts the rows of all of them."""
     for id, task in BUILT_IN.items():
-        arguments = FASHION if id == FASHION_ID else SYNTHETIC
         heaviest = tuple(Planting(slot, "conv_heavy", 1) for slot in task.slots)
         for seed in range(5):
-            yield Job("stability", id, arguments, seed, NEVER)
-            yield Job("stability", id, arguments, seed, HEAVIEST, heaviest)
-            yield Job("stability", id, arguments, seed, controller="heuristic")
+            if id not in (CIFAR_ID, FASHION_ID):
+                yield Job("stability", id, SYNTHETIC, seed, NEVER)
+                yield Job("stability", id, SYNTHETIC, seed, HEAVIEST, heaviest)
+            if id != FASHION_ID:
+                yield Job("stability", id, SYNTHETIC, seed, controller="heuristic")
 
 
 EXPERIMENTS: dict[str, Callable[[str | None], Iterator[Job]]] = {
-    "convergence": _convergence,
     "headroom": _headroom,
-    "late": lambda _: _late(),
+    "late": _late,
+    "rates": _rates,
     "choose-cifar": lambda _: _choose("choose-cifar", CIFAR_ID, SYNTHETIC),
     "judge-cifar": lambda chosen: _judge("judge-cifar", CIFAR_ID, SYNTHETIC, chosen),
     "choose-fashion": lambda _: _choose("choose-fashion", FASHION_ID, FASHION),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.calibration.plan import EXPERIMENTS, HEAVIEST, NEVER, SCHEDULES, VARIED_SCHEDULES
+from benchmarks.calibration.plan import EXPERIMENTS, HEAVIEST, LATE_EPOCHS, NEVER, SCHEDULES, VARIED_SCHEDULES
 from benchmarks.calibration.run import Row, read_rows
 from benchmarks.calibration.statistics import Interval, paired
 from esper_env.tasks import BUILT_IN
@@ -43,17 +43,18 @@ def best_schedule(rows: list[Row], rent: float) -> str:
 def convergence(rows: list[Row]) -> str:
     """Spread of WAIT's last 30 epochs."""
     table = []
-    for r in sorted(rows, key=lambda r: (r["id"], r["seed"])):
+    for r in sorted((r for r in rows if r["schedule"] == NEVER), key=lambda r: (r["id"], r["seed"])):
         curve = 100 * np.asarray(r["curve"])
         marks = [f"{curve[e - 1]:.1f}" for e in (30, 60, 90, 120, 150)]
         table.append([r["id"], str(r["seed"]), *marks, f"{curve[-30:].std():.2f}"])
     return _markdown(["task", "seed", "30", "60", "90", "120", "150", "std of the last 30"], table)
 
 
-def headroom(rows: list[Row]) -> str:
+def headroom(twins: list[Row], never: list[Row]) -> str:
     """WAIT against the host with conv_light everywhere from the start."""
-    bare = {r["seed"]: 100 * r["committed_accuracy"] for r in rows if not r["structure"]}
-    light = {r["seed"]: 100 * r["committed_accuracy"] for r in rows if r["structure"]}
+    bare, light = (
+        {r["seed"]: 100 * r["committed_accuracy"] for r in rows if r["schedule"] == NEVER} for rows in (never, twins)
+    )
     seeds = sorted(set(bare) & set(light))
     table = [[str(s), f"{bare[s]:.1f}", f"{light[s]:.1f}", f"{light[s] - bare[s]:+.1f}"] for s in seeds]
     return _markdown(["seed", "WAIT", "conv_light everywhere", "gain"], table)
@@ -63,12 +64,28 @@ def late(rows: list[Row], never: list[Row]) -> str:
     """Gain against germination epoch."""
     base = {r["seed"]: r["committed_accuracy"] for r in never if r["schedule"] == NEVER}
     table = []
-    for name in sorted({r["schedule"] for r in rows}, key=lambda n: int(n.split()[-1])):
-        mine = [r for r in rows if r["schedule"] == name and r["seed"] in base]
-        gains = [100 * (r["committed_accuracy"] - base[r["seed"]]) for r in mine]
+    for epoch in LATE_EPOCHS:
+        mine = {r["seed"]: r for r in rows if r["schedule"] == f"light everywhere at {epoch}" and r["seed"] in base}
+        gains = [100 * (r["committed_accuracy"] - base[seed]) for seed, r in sorted(mine.items())]
         if gains:
-            table.append([name.split()[-1], f"{np.mean(gains):+.2f}", " ".join(f"{g:+.1f}" for g in gains)])
+            table.append([str(epoch), f"{np.mean(gains):+.2f}", " ".join(f"{g:+.1f}" for g in gains)])
     return _markdown(["germination epoch", "gain over WAIT, points", "by seed"], table)
+
+
+def rates(rows: list[Row], usual: list[Row]) -> str:
+    """WAIT at other host rates, and late seeds at a lower rate of their own, beside the task's own rates."""
+    table = []
+    for name in (NEVER, "light everywhere at 75"):
+        cells: dict[tuple[float, float], list[float]] = {}
+        seeds = {r["seed"] for r in rows}
+        for r in rows + [r for r in usual if r["seed"] in seeds]:
+            if r["schedule"] == name:
+                used = r["arguments"]["host_lr"], r["arguments"]["seed_lr"]
+                cells.setdefault(used, []).append(100 * r["committed_accuracy"])
+        for (host, seed), values in sorted(cells.items()):
+            by_seed = " ".join(f"{v:.1f}" for v in values)
+            table.append([name, f"{host:g}", f"{seed:g}", f"{np.mean(values):.1f}", by_seed])
+    return _markdown(["schedule", "host rate", "seed rate", "committed accuracy", "by seed"], table)
 
 
 def choice(rows: list[Row], rent: float) -> str:
@@ -186,13 +203,16 @@ def write_report(folder: Path, page: Path) -> None:
 def figures(folder: Path) -> dict[str, str]:
     """Every table of the page; a sentence where there are no rows yet."""
     rows = {e: read_rows(folder, e) for e in EXPERIMENTS}
-    out = dict.fromkeys((*EXPERIMENTS, "fashion"), "*Not run yet.*")
-    if rows["convergence"]:
-        out["convergence"] = convergence(rows["convergence"])
+    out = dict.fromkeys((*EXPERIMENTS, "convergence", "fashion"), "*Not run yet.*")
+    chosen_from = rows["choose-cifar"] + rows["choose-fashion"]
+    if chosen_from:
+        out["convergence"] = convergence(chosen_from)
     if rows["headroom"]:
-        out["headroom"] = headroom(rows["headroom"])
-    if rows["late"] and rows["choose-cifar"]:
-        out["late"] = late(rows["late"], rows["choose-cifar"])
+        out["headroom"] = headroom(rows["headroom"], rows["choose-cifar"])
+    if rows["late"]:
+        out["late"] = late(rows["late"] + rows["choose-cifar"], rows["choose-cifar"])
+    if rows["rates"]:
+        out["rates"] = rates(rows["rates"], rows["late"] + rows["choose-cifar"])
     for kind, id in (("cifar", "Esper/CifarBaseline-v0"), ("fashion", "Esper/FashionBaseline-v0")):
         rent = _rent(id)
         if rows[f"choose-{kind}"]:
@@ -206,7 +226,7 @@ def figures(folder: Path) -> dict[str, str]:
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
     if rows["stability"]:
-        out["stability"] = stability(rows["stability"])
+        out["stability"] = stability([row for name in EXPERIMENTS for row in rows[name]])
     if rows["varied"]:
         single, interval = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
         table = [[single, str(interval), str(interval.n)]]

@@ -18,7 +18,7 @@ from esper_env.tolaria.batches import BatchSource
 
 WARM_UP_EPOCHS = 2.0
 DECAY_FROM, DECAY_TO = 0.4, 0.8
-FINAL_SHARE = 0.05
+FINAL_SHARE = 0.025
 
 
 def lr_factor(epochs: float, episode_length: int) -> float:

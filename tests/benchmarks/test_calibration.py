@@ -18,7 +18,7 @@ from benchmarks.calibration.plan import (
     everywhere,
     varied_instances,
 )
-from benchmarks.calibration.report import best_schedule, closed_loop, figures, net_value, write_report
+from benchmarks.calibration.report import best_schedule, closed_loop, figures, net_value, rates, write_report
 from benchmarks.calibration.run import read_rows, run_jobs
 from benchmarks.calibration.statistics import paired
 
@@ -37,6 +37,7 @@ def row(schedule, seed, accuracy, added=0, **kwargs):
         "test_accuracy": accuracy,
         "added_params": added,
         "reference_params": 1_000,
+        "curve": [accuracy] * 150,
         **kwargs,
     }
 
@@ -130,3 +131,13 @@ def test_the_page_is_filled_between_its_markers(tmp_path):
     page.write_text("nothing here\n")
     with pytest.raises(ValueError, match="no marker"):
         write_report(tmp_path, page)
+
+
+def test_wait_at_other_rates_is_told_from_wait_at_the_tasks_own():
+    jobs = list(EXPERIMENTS["rates"](None))
+    assert len({job.key for job in jobs}) == len(jobs)
+    usual = {"host_lr": 0.2, "seed_lr": 0.2}
+    rows = [row(NEVER, s, 0.5, arguments=usual | {"host_lr": 0.02}) for s in range(2)]
+    table = rates(rows, [row(NEVER, s, 0.7, arguments=usual) for s in range(5)])
+    assert "| never | 0.02 | 0.2 | 50.0 | 50.0 50.0 |" in table
+    assert "| never | 0.2 | 0.2 | 70.0 | 70.0 70.0 |" in table
