@@ -1,5 +1,6 @@
-"""Simic: learning. `GymnasiumVecEnv` lets Stable-Baselines3 train on a Gymnasium vector environment."""
+"""Simic: selection pressure. The learning algorithm, and what lets it learn on Gymnasium vector environments."""
 
 from esper_agents.simic.adapter import GymnasiumVecEnv
+from esper_agents.simic.ppo import MaskableRecurrentPPO
 
-__all__ = ["GymnasiumVecEnv"]
+__all__ = ["GymnasiumVecEnv", "MaskableRecurrentPPO"]

@@ -11,53 +11,69 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from esper_agents.infos import info_row
 
-MASKS = "action_masks"
+MASK, MASKS = "action_mask", "action_masks"
+IGNORED = "ignored_step"
+"""Info key: nobody decided this transition; it only brought the next episode's first observation."""
+
+
+def allow_ignored_steps(env: VecEnv) -> None:
+    """Tell the `GymnasiumVecEnv` inside `env`, if any, that its user gives no weight to ignored steps."""
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    if isinstance(env, GymnasiumVecEnv):
+        env.ignored_steps_allowed = True
 
 
 class GymnasiumVecEnv(VecEnv):
     """A `gymnasium.vector.VectorEnv` as a Stable-Baselines3 `VecEnv`.
 
-    - At an episode's end the step's info is that of the last step, with ``terminal_observation`` and
-      ``TimeLimit.truncated``; the new episode's reset info is in ``reset_infos``.
+    - At an episode's end the step's info is that of the last step, with ``terminal_observation``,
+      ``terminal_action_mask`` if there are masks, and ``TimeLimit.truncated``; the new episode's reset info is
+      in ``reset_infos``.
     - That info also has ``episode`` as SB3's `Monitor` gives it, so there is no need for a monitor: return
       ``r``, length ``l`` and seconds ``t`` since construction.
     - If infos hold an ``action_mask``, ``env_method("action_masks")`` answers with the last one, at no cost:
       what sb3-contrib's maskable algorithms ask for. Whether they do is known from the first reset on; until
       then ``has_attr("action_masks")`` says yes.
     - ``seed`` and ``set_options`` apply at the next reset. Gymnasium takes one dict of options for all.
+    - Every autoreset mode is understood. ``SAME_STEP`` is what SB3 expects; with ``DISABLED`` the adapter
+      resets what has ended. With ``NEXT_STEP`` the first observation of an episode comes a step late, by an
+      *ignored step* whose action nobody heeds; its info has ``ignored_step``. Only an algorithm that gives
+      such a step no weight may learn from them: `MaskableRecurrentPPO` does.
 
     Args:
         venv: its observation and action spaces are boxes, discrete and the like, not dicts or tuples.
 
     Raises:
-        ValueError: `venv` is not in the autoreset mode ``SAME_STEP``. At an episode's end SB3 expects the
-            first observation of the next one, which the other modes do not have yet.
+        ValueError: at the first reset, the autoreset mode is ``NEXT_STEP`` and another algorithm learns.
     """
 
     def __init__(self, venv: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
-        mode = venv.metadata.get("autoreset_mode")
-        if mode is not AutoresetMode.SAME_STEP:
-            raise ValueError(
-                f"the autoreset mode {getattr(mode, 'value', mode)!r} does not fit Stable-Baselines3: build "
-                "the vector environment with autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
-            )
+        self.mode = AutoresetMode(venv.metadata["autoreset_mode"])
+        self.ignored_steps_allowed = False
         self.venv = venv
         self._masks: NDArray[np.bool_] | None = None
         self._begun = False
         self._started = time.monotonic()
         self._returns = np.zeros(venv.num_envs)
         self._lengths = np.zeros(venv.num_envs, np.int64)
+        self._ended = np.zeros(venv.num_envs, np.bool_)
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
     # -- stepping ------------------------------------------------------------------------------------
 
     def reset(self) -> NDArray[Any]:
         """Reset all environments; return observations (K, ...)."""
+        if self.mode is AutoresetMode.NEXT_STEP and not self.ignored_steps_allowed:
+            raise ValueError(
+                "the autoreset mode NEXT_STEP does not fit this algorithm: build the vector environment with "
+                "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
+            )
         seeds = self._seeds if any(seed is not None for seed in self._seeds) else None
         # Gymnasium annotates one seed only, but every vector environment takes a list
         options = self._shared_options()
@@ -66,6 +82,7 @@ class GymnasiumVecEnv(VecEnv):
         self._reset_options()
         self._begun = True
         self._returns[:], self._lengths[:] = 0.0, 0
+        self._ended[:] = False
         self.reset_infos = [info_row(infos, i) for i in range(self.num_envs)]
         self._keep_masks(infos)
         return np.asarray(observations)
@@ -77,15 +94,23 @@ class GymnasiumVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Step all environments: observations (K, ...), rewards (K,) float32, dones (K,) bool, K infos."""
         observations, rewards, terminated, truncated, infos = self.venv.step(self._actions)
-        self._returns += rewards
-        self._lengths += 1
-        dones = terminated | truncated
+        observations, dones = np.asarray(observations), terminated | truncated
+        ignored = self._ended & (self.mode is AutoresetMode.NEXT_STEP)
+        self._returns += np.where(ignored, 0.0, rewards)
+        self._lengths += ~ignored
         rows = [info_row(infos, i) for i in range(self.num_envs)]
-        for i in np.flatnonzero(dones).tolist():
-            final_observation, final_info = rows[i].pop("final_obs"), rows[i].pop("final_info")
+        for i in np.flatnonzero(ignored).tolist():
             self.reset_infos[i] = rows[i]
+            rows[i] = {**rows[i], IGNORED: True}
+        for i in np.flatnonzero(dones).tolist():
+            final_observation, final_info = observations[i].copy(), rows[i]
+            if self.mode is AutoresetMode.SAME_STEP:
+                final_observation, final_info = rows[i].pop("final_obs"), rows[i].pop("final_info")
+                self.reset_infos[i] = rows[i]
+            masks = {"terminal_action_mask": final_info[MASK]} if MASK in final_info else {}
             rows[i] = {
                 **final_info,
+                **masks,
                 "terminal_observation": final_observation,
                 "episode": self._statistics(i),
             }
@@ -93,7 +118,18 @@ class GymnasiumVecEnv(VecEnv):
         for i, row in enumerate(rows):
             row["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         self._keep_masks(infos)
-        return np.asarray(observations), np.asarray(rewards, np.float32), dones, rows
+        self._ended = dones
+        if self.mode is AutoresetMode.DISABLED and dones.any():
+            observations = self._reset_ended(dones)
+        return observations, np.asarray(rewards, np.float32), dones, rows
+
+    def _reset_ended(self, ended: NDArray[np.bool_]) -> NDArray[Any]:
+        """Reset the environments whose episode has ended; the observations of all."""
+        observations, infos = self.venv.reset(options={"reset_mask": ended.copy()})
+        for i in np.flatnonzero(ended).tolist():
+            self.reset_infos[i] = info_row(infos, i)
+        self._keep_masks(infos)
+        return np.asarray(observations)
 
     def close(self) -> None:
         """Close the vector environment."""
@@ -179,5 +215,11 @@ class GymnasiumVecEnv(VecEnv):
         return {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": round(seconds, 6)}
 
     def _keep_masks(self, infos: Mapping[str, Any]) -> None:
-        masks = infos.get("action_mask")
-        self._masks = None if masks is None else np.asarray(masks, np.bool_)
+        """Keep the masks in `infos`; after a partial reset the other environments' last ones stay."""
+        if MASK not in infos:
+            return
+        masks = np.array(infos[MASK], np.bool_)
+        if self._masks is not None:
+            absent = ~np.asarray(infos[f"_{MASK}"])
+            masks[absent] = self._masks[absent]
+        self._masks = masks
