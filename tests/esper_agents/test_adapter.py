@@ -11,8 +11,10 @@ from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from esper_agents.simic import GymnasiumVecEnv
+from esper_agents.simic import GymnasiumVecEnv, MaskableRecurrentPPO
+from esper_agents.simic.adapter import IGNORED, allow_ignored_steps
 
 
 class Watch(BaseCallback):
@@ -130,10 +132,126 @@ def test_masks_answer_for_every_environment_without_asking_it(make_tiny):
     assert len(env.env_method("action_masks", indices=[2, 0])) == 2
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
-def test_other_autoreset_modes_are_refused_with_the_fix(make_tiny, mode):
+class Masked(gymnasium.Env):
+    """Random episodes with random masks, which `step` and `reset` also give in their info."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(3)
+    render_mode = None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._draw()
+
+    def step(self, action):
+        observation, info = self._draw()
+        ended, cut = self.np_random.random(2) < 0.15
+        return observation, float(self.np_random.normal() + action), bool(ended), bool(cut), info
+
+    def action_masks(self):
+        return self.mask
+
+    def _draw(self):
+        self.mask = (self.np_random.random(3) < 0.7) | (np.arange(3) == 0)
+        return self.np_random.random(2).astype(np.float32), {"action_mask": self.mask.astype(np.int8)}
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_every_autoreset_mode_gives_what_sb3s_own_vector_environment_gives(mode):
+    """Step by step, against `DummyVecEnv` of `Monitor`ed environments; ignored steps are left out."""
+    k, steps = 3, 60
+    theirs = DummyVecEnv([lambda: Monitor(Masked())] * k)
+    env = GymnasiumVecEnv(gymnasium.vector.SyncVectorEnv([Masked] * k, autoreset_mode=mode))
+    allow_ignored_steps(env)
+    theirs.seed(5)
+    env.seed(5)
+    actions = np.random.default_rng(0).integers(3, size=(steps, k))
+
+    def seen(vec):
+        """What each environment said: observation and mask after every step that counted, and the rest."""
+        obs, told, at = vec.reset(), [[] for _ in range(k)], np.zeros(k, int)
+        first = [(o.tolist(), m.tolist()) for o, m in zip(obs, vec.env_method("action_masks"), strict=True)]
+        while min(at) < steps:
+            obs, rewards, dones, infos = vec.step(actions[np.minimum(at, steps - 1), np.arange(k)])
+            masks = vec.env_method("action_masks")
+            for i, info in enumerate(infos):
+                after = (obs[i].tolist(), masks[i].tolist())
+                if info.get(IGNORED):
+                    assert rewards[i] == 0 and not dones[i]
+                    told[i][-1] = (*told[i][-1][:-1], after)
+                    continue
+                at[i] += 1
+                episode = info.get("episode", {})
+                rest = (info.get("terminal_observation", obs[i]).tolist(), info["TimeLimit.truncated"])
+                told[i].append((float(rewards[i]), bool(dones[i]), episode.get("l"), *rest, after))
+        return first, [row[: steps - 1] for row in told]
+
+    assert seen(env) == seen(theirs)
+
+
+def test_the_last_mask_of_an_episode_is_told():
+    env = GymnasiumVecEnv(gymnasium.vector.SyncVectorEnv([Masked], autoreset_mode=AutoresetMode.SAME_STEP))
+    single = Masked()
+    env.seed(3)
+    env.reset()
+    single.reset(seed=3)
+    for _ in range(30):
+        _, _, (done,), (info,) = env.step(np.zeros(1, int))
+        *_, expected = single.step(0)
+        assert ("terminal_action_mask" in info) == done
+        if done:
+            np.testing.assert_array_equal(info["terminal_action_mask"], expected["action_mask"])
+            single.reset()
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_maskable_recurrent_ppo_learns_in_every_autoreset_mode(make_tiny, mode):
+    env = GymnasiumVecEnv(make_tiny(2, episode_length=10, autoreset_mode=mode))
+    model = MaskableRecurrentPPO(
+        "MlpLstmPolicy",
+        env,
+        n_steps=22,
+        n_epochs=2,
+        gamma=1.0,
+        seed=1,
+        device="cpu",
+        policy_kwargs={"lstm_hidden_size": 8},
+    )
+    watch = Watch()
+    model.learn(88, callback=watch)
+    buffer = model.rollout_buffer
+    ignored = mode is AutoresetMode.NEXT_STEP
+    assert (buffer.weights == 0).any() == ignored
+    assert [e["l"] for e in watch.episodes] == [10] * 8
+    starts = buffer.episode_starts.astype(bool)
+    progress = buffer.observations[..., 0]
+    assert (progress[starts & (buffer.weights > 0)] == 0).all() and (progress[~starts] > 0).all()
+
+
+def test_ignored_steps_have_no_weight_in_the_loss(make_tiny):
+    env = GymnasiumVecEnv(make_tiny(2, episode_length=10, autoreset_mode=AutoresetMode.NEXT_STEP))
+    model = MaskableRecurrentPPO("MlpLstmPolicy", env, n_steps=22, learning_rate=0.0, seed=1, device="cpu")
+    model.learn(44)
+    buffer = model.rollout_buffer
+
+    def loss():
+        buffer._tensors, buffer.rng = {}, np.random.default_rng(0)
+        (batch,) = buffer.get(None)
+        return model._loss(batch, 0.2)[0].item()
+
+    before = loss()
+    buffer.returns[buffer.weights == 0] += 100
+    buffer.advantages[buffer.weights == 0] -= 100
+    assert loss() == before
+    buffer.returns[buffer.weights > 0] += 1
+    assert loss() != before
+
+
+def test_other_algorithms_are_refused_the_next_step_mode_with_the_fix(make_tiny):
+    env = GymnasiumVecEnv(make_tiny(1, autoreset_mode=AutoresetMode.NEXT_STEP))
+    model = MaskablePPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu")
     with pytest.raises(ValueError, match=r"AutoresetMode.SAME_STEP"):
-        GymnasiumVecEnv(make_tiny(1, autoreset_mode=mode))
+        model.learn(8)
 
 
 def test_episodes_of_different_lengths_and_truncation():
