@@ -1,0 +1,160 @@
+"""Tamiyo's learned policy: what it sees, what it remembers, how it chooses and how it values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from esper_agents.simic.recurrent_policy import MaskableRecurrentActorCriticPolicy
+from esper_agents.simic.rollouts import States
+from esper_agents.tamiyo.controller import Interface
+from esper_env.leyline.observation import BASE_SIZE, BLUEPRINT_BITS, SLOT_SIZE
+
+EMBEDDING = 4
+"""Learned numbers that take the place of a slot's blueprint code, which has as many bits."""
+
+
+class BlueprintFeatures(BaseFeaturesExtractor):
+    """Observation to features: an embedding in place of each blueprint code, a linear layer, norm, ReLU.
+
+    Args:
+        observation_space: a box of 23 + 35 S numbers.
+        blueprints: how many blueprints the environment has; "no seed" is one more row of the embedding.
+        size: features, 512 unless told.
+    """
+
+    def __init__(self, observation_space: spaces.Box, *, blueprints: int, size: int = 512) -> None:
+        super().__init__(observation_space, size)
+        (width,) = observation_space.shape
+        self.slots, rest = divmod(width - BASE_SIZE, SLOT_SIZE + BLUEPRINT_BITS)
+        if rest or self.slots < 1:
+            raise ValueError(f"an observation of Esper has 23 + 35 S numbers, not {width}")
+        self.blueprints = blueprints
+        self.embedding = nn.Embedding(blueprints + 1, EMBEDDING)
+        self.linear = nn.Linear(width + self.slots * (EMBEDDING - BLUEPRINT_BITS), size)
+        self.norm = nn.LayerNorm(size)
+        self.bits: torch.Tensor
+        self.register_buffer("bits", 2 ** torch.arange(BLUEPRINT_BITS), persistent=False)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """(B, 23 + 35 S) to (B, size)."""
+        numbers, codes = observations.tensor_split([-BLUEPRINT_BITS * self.slots], dim=1)
+        codes = codes.reshape(-1, self.slots, BLUEPRINT_BITS)
+        index = ((codes > 0) * self.bits).sum(-1)  # (B, S)
+        index = torch.where((codes == 0).all(-1), self.blueprints, index)
+        embedded = self.embedding(index).flatten(1)  # (B, 4 S)
+        return torch.relu(self.norm(self.linear(torch.cat([numbers, embedded], 1))))
+
+
+class NoMemory(nn.Module):
+    """A feedforward layer where a memory would be: the memoryless ablation."""
+
+    num_layers = 1
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.linear = nn.Linear(input_size, hidden_size)
+
+    def forward(self, features: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
+        """(T, N, F) to (T, N, H); the states stay what they are."""
+        return torch.relu(self.linear(features)), states
+
+
+class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
+    """Features -> memory, with a residual connection and layer norm around it -> actor and critic.
+
+    Actor and critic are linear in the memory's output and both train it.
+
+    Args:
+        blueprints: how many blueprints the environment has.
+        feature_size: width of the feature network.
+        memory_size: width of the LSTM.
+        memory: "lstm", or "none" for a feedforward layer in its place.
+        critic_memory: the critic has an LSTM of its own.
+        op_of_action: see `MaskableRecurrentActorCriticPolicy`; ``None`` makes the critic V(s).
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        blueprints: int,
+        feature_size: int = 512,
+        memory_size: int = 512,
+        memory: Literal["lstm", "none"] = "lstm",
+        critic_memory: bool = False,
+        op_of_action: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._own = {
+            "blueprints": blueprints,
+            "feature_size": feature_size,
+            "memory_size": memory_size,
+            "memory": memory,
+            "critic_memory": critic_memory,
+            "op_of_action": None if op_of_action is None else [int(op) for op in op_of_action],
+        }
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[],
+            features_extractor_class=BlueprintFeatures,
+            features_extractor_kwargs={"blueprints": blueprints, "size": feature_size},
+            lstm_hidden_size=memory_size,
+            shared_lstm=not critic_memory,
+            enable_critic_lstm=critic_memory,
+            op_of_action=op_of_action,
+            **kwargs,
+        )
+        if memory == "none":
+            self.lstm_actor = NoMemory(feature_size, memory_size)  # type: ignore[assignment]
+            if critic_memory:
+                self.lstm_critic = NoMemory(feature_size, memory_size)  # type: ignore[assignment]
+        same = feature_size == memory_size
+        self.skip = nn.Identity() if same else nn.Linear(feature_size, memory_size, bias=False)
+        self.norm = nn.LayerNorm(memory_size)
+        self.critic_norm = nn.LayerNorm(memory_size) if critic_memory else self.norm
+        options = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **options)
+
+    def remember(self, memory: nn.Module, features: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
+        """Run (T, N, F) `features` through `memory`, its residual connection and its norm."""
+        output, after = memory(features, states)
+        norm = self.critic_norm if memory is self.lstm_critic else self.norm
+        return norm(self.skip(features) + output), after
+
+    def _critic_input(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """JSON-able keyword arguments that build a policy of the same shape."""
+        return dict(self._own)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        base = {"observation_space": self.observation_space, "action_space": self.action_space}
+        return base | {"lr_schedule": self._dummy_schedule} | self._own
+
+
+def policy_arguments(env: Any, *, critic: Literal["q", "v"] = "q", **kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of `TamiyoPolicy` that follow from an Esper environment, with `kwargs` added.
+
+    Args:
+        env: single, vector, or a Stable-Baselines3 one.
+        critic: "q" for Q(s, op) over the operations of the environment's action table, "v" for V(s).
+        **kwargs: other arguments of `TamiyoPolicy`.
+    """
+    interface = Interface.of(env)
+    operations = np.array([action.op for action in interface.actions]).tolist()
+    given = {"blueprints": len(interface.blueprints), "op_of_action": operations if critic == "q" else None}
+    return given | kwargs
