@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -15,7 +14,7 @@ from torch import nn
 from esper_agents.simic.recurrent_policy import MaskableRecurrentActorCriticPolicy
 from esper_agents.simic.rollouts import States
 from esper_agents.tamiyo.controller import Interface
-from esper_env.leyline.observation import BASE_SIZE, BLUEPRINT_BITS, SLOT_SIZE
+from esper_env.leyline.observation import BASE_SIZE, BLUEPRINT_BITS, MAX_BLUEPRINTS, SLOT_SIZE
 
 EMBEDDING = 4
 """Learned numbers that take the place of a slot's blueprint code, which has as many bits."""
@@ -26,18 +25,16 @@ class BlueprintFeatures(BaseFeaturesExtractor):
 
     Args:
         observation_space: a box of 23 + 35 S numbers.
-        blueprints: how many blueprints the environment has; "no seed" is one more row of the embedding.
         size: features, 512 unless told.
     """
 
-    def __init__(self, observation_space: spaces.Box, *, blueprints: int, size: int = 512) -> None:
+    def __init__(self, observation_space: spaces.Box, size: int = 512) -> None:
         super().__init__(observation_space, size)
         (width,) = observation_space.shape
         self.slots, rest = divmod(width - BASE_SIZE, SLOT_SIZE + BLUEPRINT_BITS)
         if rest or self.slots < 1:
             raise ValueError(f"an observation of Esper has 23 + 35 S numbers, not {width}")
-        self.blueprints = blueprints
-        self.embedding = nn.Embedding(blueprints + 1, EMBEDDING)
+        self.embedding = nn.Embedding(MAX_BLUEPRINTS + 1, EMBEDDING)  # the last row: no seed
         self.linear = nn.Linear(width + self.slots * (EMBEDDING - BLUEPRINT_BITS), size)
         self.norm = nn.LayerNorm(size)
         self.bits: torch.Tensor
@@ -48,7 +45,7 @@ class BlueprintFeatures(BaseFeaturesExtractor):
         numbers, codes = observations.tensor_split([-BLUEPRINT_BITS * self.slots], dim=1)
         codes = codes.reshape(-1, self.slots, BLUEPRINT_BITS)
         index = ((codes > 0) * self.bits).sum(-1)  # (B, S)
-        index = torch.where((codes == 0).all(-1), self.blueprints, index)
+        index = torch.where((codes == 0).all(-1), MAX_BLUEPRINTS, index)
         embedded = self.embedding(index).flatten(1)  # (B, 4 S)
         return torch.relu(self.norm(self.linear(torch.cat([numbers, embedded], 1))))
 
@@ -74,7 +71,6 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
     Actor and critic are linear in the memory's output and both train it.
 
     Args:
-        blueprints: how many blueprints the environment has.
         feature_size: width of the feature network.
         memory_size: width of the LSTM.
         memory: "lstm", or "none" for a feedforward layer in its place.
@@ -88,7 +84,6 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
-        blueprints: int,
         feature_size: int = 512,
         memory_size: int = 512,
         memory: Literal["lstm", "none"] = "lstm",
@@ -97,7 +92,6 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         self._own = {
-            "blueprints": blueprints,
             "feature_size": feature_size,
             "memory_size": memory_size,
             "memory": memory,
@@ -110,7 +104,7 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
             lr_schedule,
             net_arch=[],
             features_extractor_class=BlueprintFeatures,
-            features_extractor_kwargs={"blueprints": blueprints, "size": feature_size},
+            features_extractor_kwargs={"size": feature_size},
             lstm_hidden_size=memory_size,
             shared_lstm=not critic_memory,
             enable_critic_lstm=critic_memory,
@@ -124,14 +118,14 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         same = feature_size == memory_size
         self.skip = nn.Identity() if same else nn.Linear(feature_size, memory_size, bias=False)
         self.norm = nn.LayerNorm(memory_size)
-        self.critic_norm = nn.LayerNorm(memory_size) if critic_memory else self.norm
+        self.critic_norm = nn.LayerNorm(memory_size) if critic_memory else None
         options = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **options)
 
     def remember(self, memory: nn.Module, features: torch.Tensor, states: States) -> tuple[torch.Tensor, States]:
         """Run (T, N, F) `features` through `memory`, its residual connection and its norm."""
         output, after = memory(features, states)
-        norm = self.critic_norm if memory is self.lstm_critic else self.norm
+        norm = self.norm if memory is self.lstm_actor or self.critic_norm is None else self.critic_norm
         return norm(self.skip(features) + output), after
 
     def _critic_input(self, latent: torch.Tensor) -> torch.Tensor:
@@ -154,7 +148,5 @@ def policy_arguments(env: Any, *, critic: Literal["q", "v"] = "q", **kwargs: Any
         critic: "q" for Q(s, op) over the operations of the environment's action table, "v" for V(s).
         **kwargs: other arguments of `TamiyoPolicy`.
     """
-    interface = Interface.of(env)
-    operations = np.array([action.op for action in interface.actions]).tolist()
-    given = {"blueprints": len(interface.blueprints), "op_of_action": operations if critic == "q" else None}
-    return given | kwargs
+    operations = [int(action.op) for action in Interface.of(env).actions]
+    return {"op_of_action": operations if critic == "q" else None} | kwargs

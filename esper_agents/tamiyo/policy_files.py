@@ -1,0 +1,177 @@
+"""Policies as files that run no code when loaded: safetensors with a JSON description, behind a digest."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+
+from esper_agents.tamiyo.controller import Actions, Interface, Masks, Observations
+from esper_agents.tamiyo.policy import TamiyoPolicy
+from esper_env.leyline.observation import BASE_WHERE
+
+_FORMAT = "esper policy 1"
+
+
+class PolicyFileError(ValueError):
+    """A file that is no policy, a damaged one, or one for another environment."""
+
+
+def policy_digest(policy: torch.nn.Module) -> str:
+    """Return a SHA-256 over all parameters, in hexadecimal."""
+    return _digest(dict(policy.named_parameters()), {})
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + str(tensor.dtype).encode() + str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_policy(policy: TamiyoPolicy, path: str | Path, env: Any, *, origin: Mapping[str, Any] | None = None) -> None:
+    """Write `policy` to `path`.
+
+    Args:
+        policy: what is saved.
+        path: the file; by convention it ends with ``.safetensors``.
+        env: the environment it acts in, single, vector or a Stable-Baselines3 one: its action table is kept, so
+            that the policy is never used with another.
+        origin: JSON-able: the command, seed and data it came from.
+    """
+    interface = Interface.of(env)
+    description = {
+        "format": _FORMAT,
+        "arguments": policy.constructor_arguments(),
+        "actions": [str(action) for action in interface.actions],
+        "slots": list(interface.layout.slots),
+        "origin": dict(origin or {}),
+    }
+    tensors = {name: p.detach().cpu().contiguous() for name, p in policy.named_parameters()}
+    description["digest"] = _digest(tensors, description)
+    Path(path).write_bytes(safetensors.torch.save(tensors, {"esper": json.dumps(description, sort_keys=True)}))
+
+
+class LearnedController:
+    """A trained policy as a controller.
+
+    Args:
+        policy: decides.
+        description: what the file says of it: ``actions``, ``slots``, ``origin`` and more.
+        deterministic: take the likeliest action; else draw it, from a generator that starts with `seed`.
+    """
+
+    def __init__(
+        self, policy: TamiyoPolicy, description: Mapping[str, Any], *, deterministic: bool = True, seed: int = 0
+    ) -> None:
+        self.policy, self.description = policy, description
+        self.deterministic, self.seed = deterministic, seed
+
+    def __call__(
+        self, obs: Observations, action_mask: Masks, info: Mapping[str, Any] | None, state: Any
+    ) -> tuple[Actions, Any]:
+        """Choose an action for each environment; see `esper_agents.tamiyo.Controller`."""
+        size = self.policy.observation_space.shape
+        if np.shape(obs)[1:] != size:
+            raise PolicyFileError(
+                f"the policy takes observations of shape {size}, those of an environment with the slots "
+                f"{self.description['slots']}, not {np.shape(obs)[1:]}"
+            )
+        memory, rng = (None, np.random.default_rng(self.seed)) if state is None else (state[0], copy.deepcopy(state[1]))
+        n = len(obs)
+        layers, _, width = self.policy.lstm_hidden_state_shape
+        hidden, cell = (torch.zeros(layers, n, width),) * 2 if memory is None else memory
+        starts = torch.from_numpy(np.asarray(obs)[:, BASE_WHERE["progress"]][:, 0] == 0)
+        masks = torch.from_numpy(np.asarray(action_mask, np.bool_))
+        device = self.policy.device
+        with torch.no_grad():
+            before = (hidden.to(device), cell.to(device))
+            distribution, after = self.policy.get_distribution(
+                torch.as_tensor(obs, device=device), RNNStates(before, before), starts.to(device), masks.to(device)
+            )
+            probs: NDArray[np.float64] = distribution.probs.double().cpu().numpy()
+        if self.deterministic:
+            actions = probs.argmax(1)
+        else:
+            actions = np.array([rng.choice(len(row), p=row / row.sum()) for row in probs], np.int64)
+        return actions, (tuple(part.cpu() for part in after.pi), rng)
+
+
+def load_policy(
+    path: str | Path, env: Any = None, *, deterministic: bool = True, seed: int = 0, device: str = "cpu"
+) -> LearnedController:
+    """Return the policy in a file as a controller. Nothing in the file is executed.
+
+    Args:
+        path: a file that `save_policy` wrote.
+        env: the environment it is to act in; if given, its action table is compared.
+        deterministic, seed: see `LearnedController`.
+        device: where the policy runs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PolicyFileError: the file is no policy, is damaged, or is a policy for another environment.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no policy file {path}")
+    description, tensors = _read(path)
+    if env is not None:
+        _compare(path, description, Interface.of(env))
+    size = 23 + 35 * len(description["slots"])
+    policy = TamiyoPolicy(
+        spaces.Box(-1.0, 1.0, (size,), np.float32),
+        spaces.Discrete(len(description["actions"])),
+        lambda _: 0.0,
+        **description["arguments"],
+    )
+    parameters = dict(policy.named_parameters())
+    if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise PolicyFileError(f"{path} does not hold the parameters that its description asks for")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+    policy.set_training_mode(False)
+    return LearnedController(policy.to(device), description, deterministic=deterministic, seed=seed)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        description = json.loads(header["esper"])
+        known = description["format"] == _FORMAT
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise PolicyFileError(f"{path} is no policy of Esper, or a damaged one: {error}") from error
+    if not known:
+        raise PolicyFileError(f"{path} has the format {description['format']!r}; this version reads {_FORMAT!r}")
+    given = description.pop("digest", None)
+    if _digest(tensors, description) != given:
+        raise PolicyFileError(f"{path} is damaged: its digest does not match")
+    return description, tensors
+
+
+def _compare(path: Path, description: Mapping[str, Any], interface: Interface) -> None:
+    mine, theirs = description["actions"], [str(action) for action in interface.actions]
+    if mine != theirs:
+        differs = next(
+            (pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]), (len(mine), len(theirs))
+        )
+        raise PolicyFileError(
+            f"{path} is a policy for another environment: it has {len(mine)} actions, this one {len(theirs)}; the "
+            f"first difference is {differs[0]!r} against {differs[1]!r}. Use the slots, blueprints, styles and "
+            "tempos it was trained with"
+        )
