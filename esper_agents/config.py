@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import gymnasium
 import tyro
 from gymnasium.vector import AutoresetMode
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from esper_agents.runner import VectorEnv
 from esper_env.settings import Settings
@@ -46,10 +46,24 @@ JsonObject = Annotated[
 """A dict that the command line takes as JSON."""
 
 
+def _hint(name: str, choices: list[str]) -> str:
+    near = get_close_matches(name, choices, 1)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
+
+
 class EnvironmentConfig(BaseModel):
     """Which environment is run. The fields are the command line's flags, with these words as their help."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise ValueError(f"there is no setting {key!r}; {_hint(key, list(cls.model_fields))}")
+        return given
 
     task: str = "cifar_baseline"
     """A task's name (cifar_baseline is Esper/CifarBaseline-v0) or an environment id."""
@@ -93,9 +107,7 @@ class EnvironmentConfig(BaseModel):
             if name in flags:
                 raise ValueError(f"{name!r} has a flag of its own")
             if name not in choices:
-                near = get_close_matches(name, choices, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
-                raise ValueError(f"the environment has no argument {name!r}; {hint}")
+                raise ValueError(f"the environment has no argument {name!r}; {_hint(name, choices)}")
         return arguments
 
     @property
@@ -103,8 +115,8 @@ class EnvironmentConfig(BaseModel):
         """The environment's registered id."""
         return environment_ids().get(self.task, self.task)
 
-    def make(self, num_envs: int) -> VectorEnv:
-        """Build `num_envs` environments in the autoreset mode ``SAME_STEP``.
+    def make(self, num_envs: int, **arguments: Any) -> VectorEnv:
+        """Build `num_envs` environments in the autoreset mode ``SAME_STEP``, with `arguments` of theirs added.
 
         Raises:
             ValueError: an argument is not among its choices or out of range.
@@ -119,4 +131,5 @@ class EnvironmentConfig(BaseModel):
             data_root=self.data_root,
             episode_length=self.episode_length,
             **self.env_json,
+            **arguments,
         )

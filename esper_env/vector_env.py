@@ -32,6 +32,7 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         workers: threads; ``None`` is one per CPU core this process may use.
         autoreset_mode: ``AutoresetMode`` or its name: "NextStep", "SameStep" or "Disabled".
         max_episode_steps: truncate episodes there, as the ``TimeLimit`` wrapper does.
+        device: of all environments, or several, over which they are spread in turn.
         render_mode, **arguments: those of `EsperEnv`.
 
     ``reset(seed=, options=)`` takes an int or one seed an environment; ``options["reset_mask"]``, bool
@@ -47,6 +48,7 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
+        device: str | Sequence[str] = "cpu",
         **arguments: Any,
     ) -> None:
         self.num_envs = count("num_envs", num_envs)
@@ -55,7 +57,11 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         if max_episode_steps is not None and max_episode_steps != -1:
             self.max_episode_steps = count("max_episode_steps", max_episode_steps)
         self.workers = default_workers() if workers is None else count("workers", workers)
-        self.envs = [EsperEnv(task, render_mode=render_mode, **arguments) for _ in range(self.num_envs)]
+        devices = [device] if isinstance(device, str) else list(device)
+        self.envs = [
+            EsperEnv(task, render_mode=render_mode, device=devices[i % len(devices)], **arguments)
+            for i in range(self.num_envs)
+        ]
         self.render_mode = render_mode
         self.metadata = {**EsperEnv.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self.envs[0].observation_space

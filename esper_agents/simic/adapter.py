@@ -87,6 +87,10 @@ class GymnasiumVecEnv(VecEnv):
         self._keep_masks(infos)
         return np.asarray(observations)
 
+    def seed_each(self, seeds: Sequence[int]) -> None:
+        """Seed every environment at the next reset, each with its own of `seeds`."""
+        self._seeds = list(seeds)
+
     def step_async(self, actions: NDArray[Any]) -> None:
         """Note the actions, (K, ...), for `step_wait`."""
         self._actions = actions

@@ -285,10 +285,11 @@ class MaskableRecurrentPPO(RecurrentPPO):
         self,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str = "MaskableRecurrentPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
         """Learn for `total_timesteps` steps, counted over all environments."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        interval: Any = log_interval  # None, for never, is not in the parent's annotation
+        return super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)

@@ -1,0 +1,72 @@
+"""Kills training runs at random instants and resumes them: ``python -m benchmarks.resume [runs]``.
+
+Every run is killed twice with SIGKILL, then finished. The policy's digest has to be that of a run nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
+FLAGS = [
+    *("--task", "tiny", "--env-json", json.dumps(HOSTS), "--envs", "2", "--episode-length", "8"),
+    *("--memory-size", "8", "--num-workers", "1", "--rounds", "6", "--seed", "5"),
+]
+KILLS = 2
+
+
+def train(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """Start a training run whose files go under `folder`."""
+    command = [sys.executable, "-m", "esper_agents.train", "ppo", *FLAGS, "--telemetry-dir", str(folder), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def policy_of(process: subprocess.Popen[str]) -> str:
+    """The digest that a run prints at its end.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    out, err = process.communicate()
+    if process.returncode:
+        raise RuntimeError(err)
+    return next(line.split()[1] for line in out.splitlines() if line.startswith("policy "))
+
+
+def killed_and_resumed(folder: Path, rng: np.random.Generator) -> str:
+    """The digest of a run that is killed after a random time beyond its first checkpoint, twice."""
+    resume: list[str] = []
+    for kill in range(KILLS):
+        process = train(folder, *resume)
+        while process.poll() is None and len(list(folder.rglob("*.checkpoint"))) <= kill:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0.0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        resume = ["--resume", str(next(folder.iterdir()))]
+    return policy_of(train(folder, *resume))
+
+
+def main() -> int:
+    """Compare the digests of as many runs as the command line says, 20 unless told."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = policy_of(train(Path(scratch) / "whole"))
+        same = 0
+        for i in range(runs):
+            same += killed_and_resumed(Path(scratch) / str(i), rng) == whole
+            print(f"{same} of {i + 1} runs, killed {KILLS} times each, ended with the policy {whole}", flush=True)
+    return 0 if same == runs else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Configuration of ``train ppo``: a preset, then ``--config-json``, then flags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from tyro.conf import arg
+
+from esper_agents.config import FIRST_RESERVED_SEED, EnvironmentConfig
+from esper_agents.runner import VectorEnv
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cifar_baseline": {},
+    "fashion_baseline": {"task": "fashion_baseline"},
+    "cifar_varied": {"task": "cifar_varied"},
+    "tiny": {
+        "task": "tiny",
+        "envs": 8,
+        "episode_length": 40,
+        "memory_size": 128,
+        "learning_rate": 1e-3,
+    },
+}
+"""Hyperparameters by name; what a preset does not say is the default."""
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PPOConfig(EnvironmentConfig):
+    """Train Tamiyo's policy with PPO."""
+
+    preset: str = "cifar_baseline"
+    """Hyperparameters to start from."""
+    config_json: str | None = None
+    """JSON file of settings, which take precedence over the preset; flags take precedence over both."""
+    rounds: Annotated[int, Field(ge=1)] = 100
+    """Rounds of one episode in every environment and one update."""
+    ppo_epochs: Annotated[int, Field(ge=1)] = 4
+    """Passes over a round."""
+    minibatches: Annotated[int, Field(ge=1)] = 1
+    """Minibatches of whole episodes a pass."""
+    learning_rate: Positive = 3e-4
+    """Step size of Adam."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Discount. The objective is undiscounted; less than 1 turns interim accuracy into income."""
+    gae_lambda: Share = 0.95
+    """Trade-off of bias and variance in the advantages."""
+    clip_range: Positive = 0.2
+    """How far the probability ratio may move in an update."""
+    ent_coef: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the entropy bonus."""
+    vf_coef: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the critic's loss."""
+    max_grad_norm: Positive = 0.5
+    """Gradient clipping."""
+    memory_size: Annotated[int, Field(ge=1)] = 512
+    """Width of the LSTM and of the features before it."""
+    memory: Literal["lstm", "none"] = "lstm"
+    """What the policy remembers with."""
+    critic: Literal["q", "v"] = "q"
+    """Q(s, op) or V(s)."""
+    critic_memory: bool = False
+    """The critic has an LSTM of its own."""
+    reward: Literal["net", "sparse", "shaped", "escrow"] = "net"
+    """What the policy is rewarded by."""
+    group_seeds: bool = False
+    """All environments of a round share one seed."""
+    device: str = "auto"
+    """Device of the policy; auto is cuda:0 if it is there, else cpu."""
+    devices: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Devices over which the environments are spread; None is the policy's."""
+    gpu_preload: bool = False
+    """Keep the data set on the environments' devices (not available yet)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the host networks."""
+    compile_mode: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = "auto"
+    """torch.compile of the policy update; auto is on with CUDA and off on a CPU."""
+    force_compile: bool = False
+    """Compile under a screen too (not available yet)."""
+    telemetry_dir: str = "runs"
+    """Folder of the runs; each has one of its own in it."""
+    sanctum: bool = False
+    """Show the run in the terminal (not available yet)."""
+    overwatch: bool = False
+    """Show the run in a browser (not available yet)."""
+    wandb: bool = False
+    """Log to Weights & Biases (not available yet)."""
+    save_dir: str | None = None
+    """Folder of the checkpoints; None is the run's."""
+    save_every: Annotated[int, Field(ge=1)] = 1
+    """Rounds between checkpoints."""
+    resume: Annotated[str | None, arg(metavar="PATH")] = None
+    """Checkpoint, or folder of checkpoints, to go on from."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> PPOConfig:
+        if self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        for name in ("gpu_preload", "force_compile", "sanctum", "overwatch", "wandb"):
+            if getattr(self, name):
+                raise ValueError(f"--{name.replace('_', '-')} is not available yet")
+        needed = self.rounds * (1 if self.group_seeds else self.envs)
+        if self.seed + needed > FIRST_RESERVED_SEED:
+            raise ValueError(
+                f"{self.rounds} rounds from --seed {self.seed} on need the seeds up to {self.seed + needed - 1}; "
+                f"training has those below {FIRST_RESERVED_SEED}"
+            )
+        if self.minibatches > self.envs:
+            raise ValueError(f"{self.minibatches} minibatches of whole episodes need as many --envs, not {self.envs}")
+        for device in (self.policy_device, *self.env_devices):
+            check_device(device)
+        return self
+
+    @property
+    def policy_device(self) -> str:
+        """Where the policy runs."""
+        if self.device != "auto":
+            return self.device
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def env_devices(self) -> tuple[str, ...]:
+        """Where the environments run, in turn."""
+        return self.devices or (self.policy_device,)
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions of a minibatch."""
+        return -(-self.envs * self.episode_length // self.minibatches)
+
+    def make(self, num_envs: int, **arguments: Any) -> VectorEnv:
+        """Build the environments; see `EnvironmentConfig.make`."""
+        return super().make(num_envs, device=self.env_devices, precision=self.precision, **arguments)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: with what there is.
+    """
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
+    if name not in there:
+        raise ValueError(f"there is no device {name!r}; choose from {', '.join(there)}")
+
+
+def base_config(arguments: Sequence[str]) -> PPOConfig:
+    """Return what the flags start from: the preset of `arguments`, then their JSON file.
+
+    Raises:
+        ValueError: an unknown preset, a file that is not there or no JSON object, or an unknown setting.
+    """
+    file = _value(arguments, "--config-json")
+    settings = {} if file is None else _read(Path(file))
+    preset = _value(arguments, "--preset") or settings.get("preset", "cifar_baseline")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    merged = PRESETS[preset] | settings | {"preset": preset}
+    if file is not None:
+        merged["config_json"] = file
+    try:
+        return PPOConfig.model_validate_json(json.dumps(merged))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "/".join(map(str, first["loc"]))
+        raise ValueError(f"{file or preset}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _value(arguments: Sequence[str], flag: str) -> str | None:
+    for spelling in (flag, flag.replace("-", "_").replace("__", "--", 1)):
+        for i, word in enumerate(arguments):
+            if word == spelling and i + 1 < len(arguments):
+                return arguments[i + 1]
+            if word.startswith(f"{spelling}="):
+                return word.partition("=")[2]
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"--config-json: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"--config-json: {path} is no JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"--config-json: {path} holds no JSON object")
+    return settings

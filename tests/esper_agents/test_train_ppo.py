@@ -1,0 +1,254 @@
+"""``train ppo`` as a user runs it: files, settings, interruption, exact resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import esper_agents
+from benchmarks.resume import killed_and_resumed, policy_of, train
+from esper_agents.ppo_config import PRESETS, PPOConfig, base_config
+from esper_agents.runner import run_episodes
+from esper_agents.simic.training import Trainer
+from esper_agents.tamiyo.policy_files import policy_digest
+from esper_agents.train import main
+
+HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
+SMALL = {
+    "task": "tiny",
+    "env_json": HOSTS,
+    "envs": 2,
+    "episode_length": 8,
+    "memory_size": 8,
+    "rounds": 1,
+    "num_workers": 1,
+    "learning_rate": 0.03,
+}
+FLAGS = [
+    *("--task", "tiny", "--env-json", json.dumps(HOSTS), "--envs", "2", "--episode-length", "8"),
+    *("--memory-size", "8", "--num-workers", "1"),
+]
+
+
+def trained(folder, **changes):
+    """The digest of the policy that a run with `SMALL` and these changes ends with."""
+    trainer = Trainer(PPOConfig(**SMALL | changes), folder)
+    trainer.run(progress=False, report=lambda _: None)
+    trainer.env.close()
+    return policy_digest(trainer.model.policy)
+
+
+def command(folder, *more):
+    return [sys.executable, "-m", "esper_agents.train", "ppo", *FLAGS, "--telemetry-dir", str(folder), *more]
+
+
+def run(folder, *more):
+    done = subprocess.run(command(folder, *more), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def only(folder):
+    (path,) = Path(folder).iterdir()
+    return path
+
+
+def test_a_run_leaves_what_it_learned_and_how(tmp_path):
+    done = run(tmp_path, "--rounds", "5", "--save-every", "1")
+    for word in ("round=5", "mean_return=", "80/80", "step/s"):
+        assert word in done.stderr
+    folder = only(tmp_path)
+    rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
+    shares = [v for k, v in rows[-1].items() if "operation_share" in k]
+    assert len(shares) == 6 and sum(shares) == pytest.approx(1.0) and rows[-1]["round/episodes"] == 2
+    assert json.loads((folder / "config.json").read_text())["envs"] == 2
+    names = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert names == [f"round-00000{i}.checkpoint" for i in (3, 4, 5)]
+    events = EventAccumulator(str(folder)).Reload()
+    returns = [(e.step, e.value) for e in events.Scalars("round/return")]
+    assert returns == [(row["round"], pytest.approx(row["round/return"], rel=1e-6)) for row in rows]
+    controller = esper_agents.load_policy(folder / "policy.safetensors")
+    assert "--rounds 5" in controller.description["origin"]["command"]
+    venv = PPOConfig(**SMALL).make(2)
+    (record,) = run_episodes(controller, venv, 1, seed=0)
+    assert record.final["invalid_actions"] == 0
+    venv.close()
+
+
+def test_a_run_killed_anywhere_and_resumed_ends_as_if_it_had_not_been(tmp_path):
+    """One run of `python -m benchmarks.resume`, which does it with many."""
+    whole = policy_of(train(tmp_path / "whole"))
+    assert killed_and_resumed(tmp_path / "killed", np.random.default_rng()) == whole
+    (log,) = (tmp_path / "killed").rglob("rounds.jsonl")
+    assert [json.loads(line)["round"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_interrupted_run_saves_its_last_round_and_says_so_by_its_status(tmp_path):
+    process = subprocess.Popen(command(tmp_path, "--rounds", "5000", "--save-every", "1000"), stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list(tmp_path.rglob("rounds.jsonl")):
+        time.sleep(0.05)
+    assert not list(tmp_path.rglob("*.checkpoint"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    (saved,) = tmp_path.rglob("*.checkpoint")
+    rows = (only(tmp_path) / "rounds.jsonl").read_text().splitlines()
+    assert saved.name == f"round-{len(rows):06d}.checkpoint"
+
+
+def test_bad_checkpoints_are_clear_errors_before_any_work(tmp_path, capsys):
+    trained(tmp_path / "run", rounds=2)
+    saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    good = saved[-1].read_bytes()
+    bad = tmp_path / "bad.checkpoint"
+    for data in (good[:-3], good[:200], b"", b"foreign", bytes([*good[:5000], good[5000] ^ 1, *good[5001:]])):
+        bad.write_bytes(data)
+        assert main(["ppo", *FLAGS, "--telemetry-dir", str(tmp_path / "none"), "--resume", str(bad)]) == 2
+        assert "is no checkpoint, or a damaged one" in capsys.readouterr().err
+    for path, message in ((tmp_path / "gone", "cannot read"), (tmp_path / "empty", "there is no checkpoint")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert main(["ppo", *FLAGS, "--resume", str(path)]) == 2
+        assert message in capsys.readouterr().err
+    saved[-1].write_bytes(good[:-3])
+    assert main(["ppo", *FLAGS, "--resume", str(tmp_path / "run")]) == 2
+    assert "others beside it: round-000001.checkpoint" in capsys.readouterr().err
+    assert main(["ppo", *FLAGS, "--rounds", "2", "--seed", "1", "--resume", str(saved[0])]) == 2
+    assert "run with --seed 0, not 1" in capsys.readouterr().err
+
+
+CHANGES = {
+    "seed": 1,
+    "envs": 3,
+    "episode_length": 9,
+    "rounds": 2,
+    "ppo_epochs": 2,
+    "minibatches": 2,
+    "gae_lambda": 0.5,
+    "clip_range": 0.01,
+    "ent_coef": 0.2,
+    "vf_coef": 0.1,
+    "max_grad_norm": 0.01,
+    "memory_size": 12,
+    "memory": "none",
+    "critic": "v",
+    "critic_memory": True,
+    "reward": "shaped",
+    "group_seeds": True,
+    "precision": "bf16",
+    "learning_rate": 0.01,
+    "env_json": HOSTS | {"rent": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("usual"))
+
+
+@pytest.mark.parametrize("setting", CHANGES)
+def test_every_setting_changes_what_is_learned(tmp_path, usual, setting):
+    assert trained(tmp_path, **{setting: CHANGES[setting]}) != usual
+
+
+@pytest.mark.parametrize("setting", [{"num_workers": 2}, {"devices": ("cpu", "cpu")}, {"save_every": 3}])
+def test_settings_that_change_no_result(tmp_path, usual, setting):
+    assert trained(tmp_path, **setting) == usual
+
+
+def test_a_discount_warns(tmp_path):
+    with pytest.warns(UserWarning, match="undiscounted"):
+        trained(tmp_path, gamma=0.99)
+
+
+def test_compiling_gives_the_same_update(tmp_path, usual, monkeypatch):
+    """`torch.compile` is asked for with the mode and wraps the evaluation of sequences."""
+    asked = []
+    monkeypatch.setattr("torch.compile", lambda f, **kwargs: asked.append((f.__name__, kwargs["mode"])) or f)
+    assert trained(tmp_path, compile_mode="reduce-overhead") == usual
+    assert asked == [("evaluate_sequences", "reduce-overhead")]
+
+
+def test_checkpoints_go_where_they_are_asked(tmp_path):
+    trained(tmp_path / "run", save_dir=str(tmp_path / "there"))
+    assert [p.name for p in (tmp_path / "there").iterdir()] == ["round-000001.checkpoint"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_loads(preset):
+    config = base_config(["ppo", "--preset", preset])
+    assert config.preset == preset and config.gamma == 1.0
+    for key, value in PRESETS[preset].items():
+        assert getattr(config, key) == value
+
+
+def test_a_preset_then_a_file_then_flags(tmp_path):
+    file = tmp_path / "my.json"
+    file.write_text(json.dumps({"preset": "tiny", "envs": 3, "devices": ["cpu"], "learning_rate": 0.5}))
+    config = base_config(["ppo", "--config-json", str(file)])
+    assert (config.task, config.envs, config.devices, config.learning_rate) == ("tiny", 3, ("cpu",), 0.5)
+    assert base_config(["ppo", f"--config-json={file}", "--preset", "cifar_varied"]).task == "cifar_varied"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "tny"], "unknown preset 'tny'; choose one of cifar_baseline"),
+        (["--memory-sise", "3"], "--memory-size"),
+        (["--reward", "gross"], "net"),
+        (["--rounds", "0"], "greater than or equal to 1"),
+        (["--devices", "cuda:7", "cuda:8"], "there is no device 'cuda:7'; choose from cpu"),
+        (["--device", "gpu"], "there is no device 'gpu'"),
+        (["--seed", "999999"], "training has those below 1000000"),
+        (["--minibatches", "9"], "need as many --envs"),
+        (["--gpu-preload"], "--gpu-preload is not available yet"),
+        (["--force-compile"], "not available yet"),
+        (["--sanctum"], "not available yet"),
+        (["--overwatch"], "not available yet"),
+        (["--wandb"], "not available yet"),
+        (["--config-json", "/nowhere.json"], "cannot read /nowhere.json"),
+    ],
+)
+def test_bad_settings_say_what_to_choose(arguments, message, capfd):
+    assert refused(["ppo", "--task", "tiny", *arguments], capfd, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"memory_sise": 3}', "there is no setting 'memory_sise'; did you mean 'memory_size'?"),
+        ('{"rounds": "3"}', "rounds: Input should be a valid integer"),
+        ('{"env_json": {"val_sample": 3}}', "did you mean 'val_samples'?"),
+    ],
+)
+def test_bad_files_say_what_to_choose(text, message, tmp_path, capfd):
+    (tmp_path / "my.json").write_text(text)
+    assert refused(["ppo", "--config-json", str(tmp_path / "my.json")], capfd, message)
+
+
+def refused(arguments, capfd, message):
+    try:
+        status = main(arguments)
+    except SystemExit as stop:  # how tyro ends
+        status = stop.code
+    error = capfd.readouterr().err
+    flat = " ".join(error.replace("│", " ").split())
+    assert message in flat and "Traceback" not in error
+    return status == 2
+
+
+def test_the_console_script_is_the_same(tmp_path):
+    script = Path(sys.executable).with_name("esper")
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0 and "ppo" in done.stdout and "heuristic" in done.stdout
