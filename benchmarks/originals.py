@@ -1,0 +1,228 @@
+"""MaskableRecurrentPPO against the algorithms it comes from, on environments that are not ours.
+
+``python -m benchmarks.originals run [--workers 2]`` adds the rows that are missing to
+``benchmarks/results/originals.jsonl``; ``python -m benchmarks.originals report`` writes the table in
+``docs/agent.md``. Equal steps, five seeds, the hyperparameters of each task the same for every algorithm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete, InvalidActionEnvMultiDiscrete
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from tqdm import tqdm
+
+from esper_agents.simic import MaskableRecurrentPPO
+
+RESULTS = Path(__file__).parent / "results" / "originals.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "agent.md"
+SEEDS = range(5)
+ENVS = 8
+EVALUATION_EPISODES = 64
+
+
+class MaskedTMaze(gymnasium.Env[NDArray[np.float32], np.int64]):
+    """A corridor with a junction at its end; the first observation alone says which way is right.
+
+    After Bakker 2002, "Reinforcement Learning with Long Short-Term Memory". In the corridor FORWARD and STAY are
+    legal, at the junction LEFT and RIGHT. A step costs 0.01, an illegal action 0.05 and nothing else happens; the
+    right turn pays 1, the wrong one -1. Without memory nothing above 0 can be earned on average.
+    """
+
+    LENGTH = 8
+    FORWARD, STAY, LEFT, RIGHT = range(4)
+    observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Start at the beginning of the corridor."""
+        super().reset(seed=seed)
+        self.side = int(self.np_random.integers(2))
+        self.place = self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        """Move."""
+        self.steps += 1
+        done, reward = False, -0.01
+        if not self.action_masks()[action]:
+            reward = -0.05
+        elif action in (self.LEFT, self.RIGHT):
+            done, reward = True, 1.0 if action - self.LEFT == self.side else -1.0
+        elif action == self.FORWARD:
+            self.place += 1
+        return self._observe(), reward, done, self.steps >= 5 * self.LENGTH, {}
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """What is legal, (4,)."""
+        corridor = self.place < self.LENGTH
+        return np.array([corridor, corridor, not corridor, not corridor])
+
+    def _observe(self) -> NDArray[np.float32]:
+        signal = (2.0 * self.side - 1.0) if self.steps == 0 else 0.0
+        noise = self.np_random.uniform(-1, 1)
+        return np.array([signal, float(self.place >= self.LENGTH), noise], np.float32)
+
+
+class Positions(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """CartPole without its velocities."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        """Position and angle."""
+        return observation[[0, 2]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, and hyperparameters that all algorithms use on it."""
+
+    make: Callable[[], gymnasium.Env[Any, Any]]
+    steps: int
+    originals: tuple[type[Any], ...]
+    masks: bool = True
+    learner: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def algorithms(self) -> tuple[type[Any], ...]:
+        """Ours and those it comes from."""
+        return (MaskableRecurrentPPO, *self.originals)
+
+
+TASKS = {
+    "masked T-maze": Task(MaskedTMaze, 120_000, (RecurrentPPO, MaskablePPO)),
+    "invalid actions, Discrete": Task(
+        lambda: InvalidActionEnvDiscrete(dim=40, n_invalid_actions=20), 40_000, (MaskablePPO,), learner={"gamma": 0.4}
+    ),
+    "invalid actions, MultiDiscrete": Task(
+        lambda: InvalidActionEnvMultiDiscrete(dims=[8, 8], n_invalid_actions=8),
+        40_000,
+        (MaskablePPO,),
+        learner={"gamma": 0.4},
+    ),
+    "CartPole without velocities": Task(
+        lambda: Positions(gymnasium.make("CartPole-v1")), 100_000, (RecurrentPPO,), masks=False
+    ),
+}
+LEARNER = {"n_steps": 128, "batch_size": 256, "n_epochs": 8, "learning_rate": 1e-3, "ent_coef": 0.001}
+MEMORY = {"lstm_hidden_size": 64, "shared_lstm": False, "enable_critic_lstm": True}
+
+
+def run_one(name: str, kind: type[Any], seed: int) -> dict[str, Any]:
+    """Train one learner and evaluate it."""
+    torch.set_num_threads(1)
+    np.random.seed(seed)  # noqa: NPY002 - what sb3-contrib's environments draw from
+    task = TASKS[name]
+    env = DummyVecEnv([lambda: Monitor(task.make())] * ENVS)
+    env.seed(seed)
+    arguments = LEARNER | task.learner | {"seed": seed, "device": "cpu"}
+    policy = "MlpPolicy" if kind is MaskablePPO else "MlpLstmPolicy"
+    if kind is not MaskablePPO:
+        arguments["policy_kwargs"] = MEMORY
+    if kind is MaskableRecurrentPPO:
+        arguments["use_masking"] = task.masks
+    model = kind(policy, env, **arguments)
+    start = time.perf_counter()
+    model.learn(task.steps)
+    seconds = time.perf_counter() - start
+    masked = task.masks and kind is not RecurrentPPO
+    row = {"task": name, "algorithm": kind.__name__, "seed": seed, "steps": task.steps}
+    return row | {"return": evaluate(model, env, masked), "seconds": round(seconds, 1)}
+
+
+def evaluate(model: Any, env: VecEnv, masked: bool) -> float:
+    """Mean return of the likeliest actions over `EVALUATION_EPISODES` episodes."""
+    env.seed(10_000)
+    obs, state, starts = env.reset(), None, np.ones(ENVS, np.bool_)
+    returns: list[float] = []
+    while len(returns) < EVALUATION_EPISODES:
+        given: dict[str, Any] = {"action_masks": np.stack(env.env_method("action_masks"))} if masked else {}
+        actions, state = model.predict(obs, state, starts, deterministic=True, **given)
+        obs, _, starts, infos = env.step(actions)
+        returns += [info["episode"]["r"] for info in infos if "episode" in info]
+    return float(np.mean(returns))
+
+
+def rows() -> list[dict[str, Any]]:
+    """The rows that are there."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def run(workers: int) -> None:
+    """Run what has no row yet."""
+    done = {(row["task"], row["algorithm"], row["seed"]) for row in rows()}
+    jobs = [
+        (name, kind, seed)
+        for name, task in TASKS.items()
+        for seed in SEEDS
+        for kind in task.algorithms
+        if (name, kind.__name__, seed) not in done
+    ]
+    RESULTS.parent.mkdir(exist_ok=True)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(run_one, *job) for job in jobs]
+        for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(future.result()) + "\n")
+
+
+def table() -> str:
+    """Mean return and seconds by task and algorithm."""
+    lines = ["| task | steps | algorithm | mean return | by seed | seconds |", "| --- | --- | --- | --- | --- | --- |"]
+    found = rows()
+    for name, task in TASKS.items():
+        for kind in task.algorithms:
+            mine = sorted(
+                (r for r in found if (r["task"], r["algorithm"]) == (name, kind.__name__)), key=lambda r: int(r["seed"])
+            )
+            if mine:
+                returns, seconds = [r["return"] for r in mine], np.mean([r["seconds"] for r in mine])
+                by_seed = " ".join(f"{value:.2f}" for value in returns)
+                cells = (name, f"{task.steps:,}", kind.__name__, f"{np.mean(returns):.2f}", by_seed, f"{seconds:.0f}")
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report() -> None:
+    """Write the table into the page."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition("<!-- originals -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    PAGE.write_text(f"{before}<!-- originals -->\n{table()}\n<!-- end -->{after}")
+
+
+def main() -> int:
+    """Run or report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.originals", description=__doc__)
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.what == "run":
+        run(arguments.workers)
+    else:
+        report()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
