@@ -116,8 +116,18 @@ _CHOICE = (
 )
 
 
+def _on_common_seeds(rows: list[Row], names: Iterable[tuple[str, str | None]]) -> list[Row]:
+    """The rows of the seeds for which every (schedule, twin) has been run."""
+    seeds = [{r["seed"] for r in rows if (r["schedule"], r["twin_of"]) == name} for name in names]
+    common = set.intersection(*seeds)
+    return [r for r in rows if r["seed"] in common]
+
+
 def judgement(rows: list[Row], rent: float, chosen: str) -> list[tuple[str, Interval]]:
-    """Paired differences in net value on the fresh seeds."""
+    """Paired differences in net value on the fresh seeds that all three schedules have been run on."""
+    rows = _on_common_seeds(rows, [(name, None) for name in (chosen, NEVER, HEAVIEST)])
+    if not rows:
+        return []
 
     def net(name: str) -> list[float]:
         return _column(rows, name, lambda r: net_value(r, rent))
@@ -131,21 +141,23 @@ def judgement(rows: list[Row], rent: float, chosen: str) -> list[tuple[str, Inte
 def fashion(rows: list[Row], chosen: str) -> str:
     """WAIT, heuristic, best schedule and its static twin: test accuracy, parameters, FLOPs."""
     table = []
-    base = _column(rows, NEVER, lambda r: 100 * r["test_accuracy"])
     for label, name, twin in (
         ("WAIT", NEVER, None),
         ("heuristic", "heuristic", None),
         (chosen, chosen, None),
         (f"static twin of {chosen}", NEVER, chosen),
     ):
-        accuracy = _column(rows, name, lambda r: 100 * r["test_accuracy"], twin)
-        if len(accuracy) != len(base):
+        mine = _on_common_seeds(rows, [(name, twin), (NEVER, None)])
+        if not mine:
             continue
-        params = np.mean(_column(rows, name, lambda r: r["host_params"] + r["added_params"], twin))
-        flops = np.mean(_column(rows, name, lambda r: r["flops_total"], twin))
+        accuracy = _column(mine, name, lambda r: 100 * r["test_accuracy"], twin)
+        base = _column(mine, NEVER, lambda r: 100 * r["test_accuracy"])
+        params = np.mean(_column(mine, name, lambda r: r["host_params"] + r["added_params"], twin))
+        flops = np.mean(_column(mine, name, lambda r: r["flops_total"], twin))
         difference = "" if label == "WAIT" else str(paired(accuracy, base))
-        table.append([label, f"{np.mean(accuracy):.2f}", difference, f"{params:.0f}", f"{flops / 1e12:.2f}"])
-    head = ["plan", "test accuracy", "paired difference to WAIT, points", "parameters", "total TFLOPs"]
+        cells = [f"{np.mean(accuracy):.2f}", difference, f"{params:.0f}", f"{flops / 1e12:.2f}", str(len(base))]
+        table.append([label, *cells])
+    head = ["plan", "test accuracy", "paired difference to WAIT, points", "parameters", "total TFLOPs", "seeds"]
     return _markdown(head, table)
 
 
@@ -221,8 +233,9 @@ def figures(folder: Path) -> dict[str, str]:
         if judged:
             chosen = best_schedule(rows[f"choose-{kind}"], rent)
             differences = judgement(judged, rent, chosen)
-            table = [[name, str(interval), str(interval.n)] for name, interval in differences]
-            out[f"judge-{kind}"] = _markdown(["net value, paired by seed", "points", "seeds"], table)
+            if differences:
+                table = [[name, str(interval), str(interval.n)] for name, interval in differences]
+                out[f"judge-{kind}"] = _markdown(["net value, paired by seed", "points", "seeds"], table)
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
     if rows["stability"]:

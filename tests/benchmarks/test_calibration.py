@@ -18,7 +18,7 @@ from benchmarks.calibration.plan import (
     everywhere,
     varied_instances,
 )
-from benchmarks.calibration.report import best_schedule, closed_loop, figures, net_value, rates, write_report
+from benchmarks.calibration.report import best_schedule, closed_loop, figures, judgement, net_value, rates, write_report
 from benchmarks.calibration.run import read_rows, run_jobs
 from benchmarks.calibration.statistics import paired
 
@@ -81,6 +81,16 @@ def test_rent_decides_which_schedule_is_best():
     assert net_value(rows[-1], 0.02) == pytest.approx(56.0)
     assert best_schedule(rows, 0.02) == HEAVIEST
     assert best_schedule(rows, 0.06) == NEVER
+
+
+def test_a_judgement_uses_the_seeds_that_all_were_run_on():
+    chosen = "light first at 1"
+    rows = [row(NEVER, s, 0.5 + 0.1 * s) for s in range(4)] + [row(chosen, s, 0.6 + 0.1 * s) for s in range(1, 4)]
+    assert judgement(rows, 0.0, chosen) == []
+    rows += [row(HEAVIEST, s, 0.7 + 0.1 * s) for s in range(2, 4)]
+    (over_never, gain), (_, loss) = judgement(rows, 0.0, chosen)
+    assert over_never == f"{chosen} - {NEVER}" and gain.n == loss.n == 2
+    assert gain.mean == pytest.approx(10.0) and loss.mean == pytest.approx(-10.0)
 
 
 def test_closed_loop_gain_is_judged_on_the_seed_it_was_not_chosen_on():
