@@ -17,6 +17,8 @@ class Panic(StrEnum):
 
 COLLAPSE_MARGIN = 0.02
 LEARNED_MARGIN = 0.10
+PATIENCE = 2
+"""Epochs running that it takes to be sure: one alone may be noise of a small validation subset."""
 MAX_ROLLBACKS = 3
 
 
@@ -26,8 +28,8 @@ class Governor:
 
     classes: int
     best_loss: float = math.inf
-    learned: bool = False
-    """Accuracy was once clearly above chance."""
+    learned: int = 0
+    """Epochs running with an accuracy clearly above chance; at `PATIENCE` it stays: the network has learned."""
     collapsed: int = 0
     """Epochs running at chance."""
     diverged: int = 0
@@ -44,16 +46,17 @@ class Governor:
             return Panic.NON_FINITE, self.calm()
         chance = 1.0 / self.classes
         bound = max(2.0 * self.best_loss, math.log(self.classes) + 1.0)
-        collapsed = self.collapsed + 1 if self.learned and accuracy <= chance + COLLAPSE_MARGIN else 0
+        sure = self.learned == PATIENCE
+        collapsed = self.collapsed + 1 if sure and accuracy <= chance + COLLAPSE_MARGIN else 0
         diverged = self.diverged + 1 if math.isfinite(self.best_loss) and loss > bound else 0
-        if collapsed >= 2:
+        if collapsed >= PATIENCE:
             return Panic.COLLAPSE, self.calm()
-        if diverged >= 2:
+        if diverged >= PATIENCE:
             return Panic.DIVERGENCE, self.calm()
         return None, replace(
             self,
             best_loss=min(self.best_loss, loss),
-            learned=self.learned or accuracy >= chance + LEARNED_MARGIN,
+            learned=PATIENCE if sure else (self.learned + 1 if accuracy >= chance + LEARNED_MARGIN else 0),
             collapsed=collapsed,
             diverged=diverged,
         )

@@ -145,7 +145,7 @@ def test_planted_collapse_to_chance_is_a_rollback_on_the_second_epoch():
     env = tiny(host_lr=1e-6)
     env.reset(seed=0)
     wait(env, 2)
-    env.episode.governor = type(env.episode.governor)(10, best_loss=2.3, learned=True)
+    env.episode.governor = type(env.episode.governor)(10, best_loss=2.3, learned=2)
     with torch.no_grad():
         env.episode.model.host.head.weight.zero_()
         env.episode.model.host.head.bias.zero_()
