@@ -8,12 +8,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +24,9 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete, InvalidActionEnvMultiDiscrete
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
-from tqdm import tqdm
 
+from benchmarks import rows
+from benchmarks.pages import fill, markdown
 from esper_agents.simic import MaskableRecurrentPPO
 
 RESULTS = Path(__file__).parent / "results" / "originals.jsonl"
@@ -163,14 +161,9 @@ def evaluate(model: Any, env: VecEnv, masked: bool) -> float:
     return float(np.mean(returns))
 
 
-def rows() -> list[dict[str, Any]]:
-    """The rows that are there."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
 def run(workers: int) -> None:
     """Run what has no row yet."""
-    done = {(row["task"], row["algorithm"], row["seed"]) for row in rows()}
+    done = {(row["task"], row["algorithm"], row["seed"]) for row in rows.read(RESULTS)}
     jobs = [
         (name, kind, seed)
         for name, task in TASKS.items()
@@ -178,18 +171,13 @@ def run(workers: int) -> None:
         for kind in task.algorithms
         if (name, kind.__name__, seed) not in done
     ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(run_one, *job) for job in jobs]
-        for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(future.result()) + "\n")
+    rows.make(RESULTS, jobs, run_one, workers)
 
 
 def table() -> str:
     """Mean return and seconds by task and algorithm."""
-    lines = ["| task | steps | algorithm | mean return | by seed | seconds |", "| --- | --- | --- | --- | --- | --- |"]
-    found = rows()
+    lines = []
+    found = rows.read(RESULTS)
     for name, task in TASKS.items():
         for kind in task.algorithms:
             mine = sorted(
@@ -198,17 +186,9 @@ def table() -> str:
             if mine:
                 returns, seconds = [r["return"] for r in mine], np.mean([r["seconds"] for r in mine])
                 by_seed = " ".join(f"{value:.2f}" for value in returns)
-                cells = (name, f"{task.steps:,}", kind.__name__, f"{np.mean(returns):.2f}", by_seed, f"{seconds:.0f}")
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def report() -> None:
-    """Write the table into the page."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition("<!-- originals -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{before}<!-- originals -->\n{table()}\n<!-- end -->{after}")
+                cells = [name, f"{task.steps:,}", kind.__name__, f"{np.mean(returns):.2f}", by_seed, f"{seconds:.0f}"]
+                lines.append(cells)
+    return markdown(["task", "steps", "algorithm", "mean return", "by seed", "seconds"], lines)
 
 
 def main() -> int:
@@ -220,7 +200,7 @@ def main() -> int:
     if arguments.what == "run":
         run(arguments.workers)
     else:
-        report()
+        fill(PAGE, {"originals": table()})
     return 0
 
 

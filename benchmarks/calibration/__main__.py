@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.calibration.plan import EXPERIMENTS, SCHEDULES
-from benchmarks.calibration.report import write_report
+from benchmarks.calibration.report import figures
 from benchmarks.calibration.run import run_jobs
+from benchmarks.pages import fill
 
 RESULTS = Path(__file__).parents[1] / "results" / "calibration"
 PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
@@ -28,7 +29,7 @@ def main() -> int:
     report.add_argument("--page", type=Path, default=PAGE, help="the Markdown file")
     arguments = parser.parse_args()
     if arguments.command == "report":
-        write_report(arguments.out, arguments.page)
+        fill(arguments.page, figures(arguments.out))
         return 0
     if arguments.chosen is None and any(e.startswith("judge") for e in arguments.experiments):
         parser.error("a judge-* experiment needs --chosen SCHEDULE")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.calibration.plan import EXPERIMENTS, HEAVIEST, LATE_EPOCHS, NEVER, SCHEDULES, VARIED_SCHEDULES
-from benchmarks.calibration.run import Row, read_rows
+from benchmarks.calibration.run import read_rows
 from benchmarks.calibration.statistics import Interval, paired
+from benchmarks.pages import markdown
+from benchmarks.rows import Row
 from esper_env.tasks import BUILT_IN
-
-Table = list[list[str]]
-
-
-def _markdown(head: Sequence[str], rows: Table) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def net_value(row: Row, rent: float) -> float:
@@ -47,7 +42,7 @@ def convergence(rows: list[Row]) -> str:
         curve = 100 * np.asarray(r["curve"])
         marks = [f"{curve[e - 1]:.1f}" for e in (30, 60, 90, 120, 150)]
         table.append([r["id"], str(r["seed"]), *marks, f"{curve[-30:].std():.2f}"])
-    return _markdown(["task", "seed", "30", "60", "90", "120", "150", "std of the last 30"], table)
+    return markdown(["task", "seed", "30", "60", "90", "120", "150", "std of the last 30"], table)
 
 
 def headroom(twins: list[Row], never: list[Row]) -> str:
@@ -57,7 +52,7 @@ def headroom(twins: list[Row], never: list[Row]) -> str:
     )
     seeds = sorted(set(bare) & set(light))
     table = [[str(s), f"{bare[s]:.1f}", f"{light[s]:.1f}", f"{light[s] - bare[s]:+.1f}"] for s in seeds]
-    return _markdown(["seed", "WAIT", "conv_light everywhere", "gain"], table)
+    return markdown(["seed", "WAIT", "conv_light everywhere", "gain"], table)
 
 
 def late(rows: list[Row], never: list[Row]) -> str:
@@ -69,7 +64,7 @@ def late(rows: list[Row], never: list[Row]) -> str:
         gains = [100 * (r["committed_accuracy"] - base[seed]) for seed, r in sorted(mine.items())]
         if gains:
             table.append([str(epoch), f"{np.mean(gains):+.2f}", " ".join(f"{g:+.1f}" for g in gains)])
-    return _markdown(["germination epoch", "gain over WAIT, points", "by seed"], table)
+    return markdown(["germination epoch", "gain over WAIT, points", "by seed"], table)
 
 
 def rates(rows: list[Row], usual: list[Row]) -> str:
@@ -85,7 +80,7 @@ def rates(rows: list[Row], usual: list[Row]) -> str:
         for (host, seed), values in sorted(cells.items()):
             by_seed = " ".join(f"{v:.1f}" for v in values)
             table.append([name, f"{host:g}", f"{seed:g}", f"{np.mean(values):.1f}", by_seed])
-    return _markdown(["schedule", "host rate", "seed rate", "committed accuracy", "by seed"], table)
+    return markdown(["schedule", "host rate", "seed rate", "committed accuracy", "by seed"], table)
 
 
 def choice(rows: list[Row], rent: float) -> str:
@@ -102,7 +97,7 @@ def choice(rows: list[Row], rent: float) -> str:
             added = np.mean([r["added_params"] for r in mine])
             numbers = [f"{net:.2f}", f"{committed:.2f}", f"{np.mean(test):.2f}", gain, f"{added:.0f}"]
             table.append([name, *numbers, str(len(mine))])
-    return _markdown(_CHOICE, table)
+    return markdown(_CHOICE, table)
 
 
 _CHOICE = (
@@ -158,7 +153,7 @@ def fashion(rows: list[Row], chosen: str) -> str:
         cells = [f"{np.mean(accuracy):.2f}", difference, f"{params:.0f}", f"{flops / 1e12:.2f}", str(len(base))]
         table.append([label, *cells])
     head = ["plan", "test accuracy", "paired difference to WAIT, points", "parameters", "total TFLOPs", "seeds"]
-    return _markdown(head, table)
+    return markdown(head, table)
 
 
 RENT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -197,19 +192,7 @@ def stability(rows: list[Row]) -> str:
             if mine:
                 totals = [str(sum(r[key] for r in mine)) for key in ("rollbacks", "error_code")]
                 table.append([id, name, str(len(mine)), *totals])
-    return _markdown(["task", "plan", "episodes", "rollbacks", "failures"], table)
-
-
-def write_report(folder: Path, page: Path) -> None:
-    """Fill the figures between the markers ``<!-- NAME -->`` and ``<!-- end -->`` of the page."""
-    text = page.read_text()
-    for name, content in figures(folder).items():
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        if not rest:
-            raise ValueError(f"{page} has no marker <!-- {name} -->")
-        _, _, after = rest.partition("<!-- end -->")
-        text = f"{before}<!-- {name} -->\n{content}\n<!-- end -->{after}"
-    page.write_text(text)
+    return markdown(["task", "plan", "episodes", "rollbacks", "failures"], table)
 
 
 def figures(folder: Path) -> dict[str, str]:
@@ -235,7 +218,7 @@ def figures(folder: Path) -> dict[str, str]:
             differences = judgement(judged, rent, chosen)
             if differences:
                 table = [[name, str(interval), str(interval.n)] for name, interval in differences]
-                out[f"judge-{kind}"] = _markdown(["net value, paired by seed", "points", "seeds"], table)
+                out[f"judge-{kind}"] = markdown(["net value, paired by seed", "points", "seeds"], table)
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
     if rows["stability"]:
@@ -244,5 +227,5 @@ def figures(folder: Path) -> dict[str, str]:
         single, interval = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
         table = [[single, str(interval), str(interval.n)]]
         head = ["best single schedule", "best per instance - best single, points", "instances"]
-        out["varied"] = _markdown(head, table)
+        out["varied"] = markdown(head, table)
     return out

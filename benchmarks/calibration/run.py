@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import esper_env
+from benchmarks import rows
 from benchmarks.calibration.plan import REFERENCE_SEEDS, Job, describe
+from benchmarks.rows import Row
 from esper_agents.tamiyo import make_controller
-
-Row = dict[str, Any]
 
 
 def read_rows(folder: Path, experiment: str) -> list[Row]:
-    """The rows of an experiment that are there, in the order they were finished."""
-    path = folder / f"{experiment}.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    """The rows of an experiment that are there."""
+    return rows.read(_path(folder, experiment))
+
+
+def _path(folder: Path, experiment: str) -> Path:
+    return folder / f"{experiment}.jsonl"
 
 
 def run_jobs(jobs: list[Job], folder: Path, workers: int) -> None:
@@ -35,25 +31,19 @@ def run_jobs(jobs: list[Job], folder: Path, workers: int) -> None:
 
     A twin waits for the episode whose structure it copies.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for stage in ([j for j in jobs if j.twin_of is None], [j for j in jobs if j.twin_of is not None]):
-        done = {row["key"] for job in jobs for row in read_rows(folder, job.experiment)}
-        missing = [_with_structure(job, folder) for job in stage if job.key not in done]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context) as pool:
-            futures = {pool.submit(run_job, job, key): job for job, key in missing}
-            for future in tqdm(as_completed(futures), total=len(futures), unit="episode"):
-                job = futures[future]
-                with (folder / f"{job.experiment}.jsonl").open("a") as file:
-                    file.write(json.dumps(future.result()) + "\n")
+        for experiment in dict.fromkeys(job.experiment for job in stage):
+            done = {row["key"] for row in read_rows(folder, experiment)}
+            mine = [job for job in stage if job.experiment == experiment and job.key not in done]
+            rows.make(_path(folder, experiment), [_with_structure(job, folder) for job in mine], run_job, workers)
 
 
 def _with_structure(job: Job, folder: Path) -> tuple[Job, str]:
     """The job with the reset option of the episode it copies, and its key as planned."""
     if job.twin_of is None:
         return job, job.key
-    rows = read_rows(folder, job.experiment)
-    original = next(r for r in rows if r["seed"] == job.seed and r["schedule"] == job.twin_of and not r["twin_of"])
+    there = read_rows(folder, job.experiment)
+    original = next(r for r in there if r["seed"] == job.seed and r["schedule"] == job.twin_of and not r["twin_of"])
     return replace(job, options={**job.options, "structure": original["structure"]}), job.key
 
 

@@ -18,9 +18,10 @@ from benchmarks.calibration.plan import (
     everywhere,
     varied_instances,
 )
-from benchmarks.calibration.report import best_schedule, closed_loop, figures, judgement, net_value, rates, write_report
+from benchmarks.calibration.report import best_schedule, closed_loop, figures, judgement, net_value, rates
 from benchmarks.calibration.run import read_rows, run_jobs
 from benchmarks.calibration.statistics import paired
+from benchmarks.pages import fill
 
 TINY = {"episode_length": 16, "samples_per_epoch": 32, "val_samples": 128, "batch_size": 16, "host_lr": 0.05}
 
@@ -133,14 +134,14 @@ def test_the_page_is_filled_between_its_markers(tmp_path):
     page = tmp_path / "page.md"
     blank = "".join(f"<!-- {name} -->\n<!-- end -->\n" for name in figures(tmp_path) if name != "choose-cifar")
     page.write_text(f"before\n{blank}<!-- choose-cifar -->\nold\n<!-- end -->\nafter\n")
-    write_report(tmp_path, page)
+    fill(page, figures(tmp_path))
     text = page.read_text()
     assert "<!-- varied -->\n*Not run yet.*\n<!-- end -->" in text
     assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
     assert figures(tmp_path)["choose-cifar"] in text and "+10.00 [+10.00, +10.00]" in text
     page.write_text("nothing here\n")
     with pytest.raises(ValueError, match="no marker"):
-        write_report(tmp_path, page)
+        fill(page, figures(tmp_path))
 
 
 def test_wait_at_other_rates_is_told_from_wait_at_the_tasks_own():

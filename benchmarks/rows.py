@@ -1,0 +1,31 @@
+"""Results as JSON lines that are made once: a run goes on where the last one stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+Row = dict[str, Any]
+
+
+def read(path: Path) -> list[Row]:
+    """The rows that are there, in the order they were finished; a line that was cut off is none."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def make(path: Path, jobs: Sequence[tuple[Any, ...]], function: Callable[..., Row], workers: int) -> None:
+    """Append ``function(*job)`` for every job, as each is done, from `workers` processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(function, *job) for job in jobs]
+        for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
+            with path.open("a") as file:
+                file.write(json.dumps(future.result()) + "\n")
