@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "task": "tiny",
         "envs": 8,
-        "episode_length": 40,
+        "episode_length": 80,
         "memory_size": 128,
         "learning_rate": 1e-3,
     },

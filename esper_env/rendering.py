@@ -254,7 +254,7 @@ def _draw_slot(axes: Any, slot: SlotView, width: float, narrow: bool) -> None:
     axes.barh(0.645, inner, 0.06, left=x - inner / 2, color="#e6e6e6")
     axes.barh(0.645, inner * slot.alpha, 0.06, left=x - inner / 2, color=STAGE_COLOURS[slot.stage])
     axes.text(x, 0.555, f"{'' if narrow else 'alpha '}{slot.alpha:.2f}{_target(slot)}", color=_DARK, **plain)
-    axes.text(x, 0.43, note, color=_GREY, **plain)
+    axes.text(x, 0.43, note, color=_GREY, **{**plain, "fontsize": 7 if narrow else 7.5})
 
 
 def _draw_curve(axes: Any, view: View) -> None:
