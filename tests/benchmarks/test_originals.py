@@ -17,7 +17,7 @@ def through(env, turn):
     while not done:
         masks = env.unwrapped.action_masks()
         action = MaskedTMaze.FORWARD if masks[MaskedTMaze.FORWARD] else turn(first)
-        obs, reward, done, _, _ = env.step(action)
+        _, reward, done, _, _ = env.step(action)
         total += reward
     return total
 
