@@ -41,10 +41,10 @@ def policy_of(process: subprocess.Popen[str]) -> str:
     return next(line.split()[1] for line in out.splitlines() if line.startswith("policy "))
 
 
-def killed_and_resumed(folder: Path, rng: np.random.Generator) -> str:
-    """The digest of a run that is killed after a random time beyond its first checkpoint, twice."""
+def killed_and_resumed(folder: Path, rng: np.random.Generator, kills: int = KILLS) -> str:
+    """The digest of a run that is killed, again and again, a random time after a new checkpoint."""
     resume: list[str] = []
-    for kill in range(KILLS):
+    for kill in range(kills):
         process = train(folder, *resume)
         while process.poll() is None and len(list(folder.rglob("*.checkpoint"))) <= kill:
             time.sleep(0.02)

@@ -27,9 +27,9 @@ from esper_agents.tamiyo.controller import Actions, Masks, Observations
 ENV_ID: Final = "Esper/CifarBaseline-v0"
 SETTINGS: Final[dict[str, Any]] = {
     "dataset": "synthetic",
-    "episode_length": 50,
-    "samples_per_epoch": 512,
-    "val_samples": 512,
+    "episode_length": 40,
+    "samples_per_epoch": 384,
+    "val_samples": 384,
     "batch_size": 64,
 }
 SCRIPTED: Final = ("wait", "random", "heuristic")

@@ -88,13 +88,17 @@ def test_a_run_leaves_what_it_learned_and_how(tmp_path):
 def test_a_run_killed_anywhere_and_resumed_ends_as_if_it_had_not_been(tmp_path):
     """One run of `python -m benchmarks.resume`, which does it with many."""
     whole = policy_of(train(tmp_path / "whole"))
-    assert killed_and_resumed(tmp_path / "killed", np.random.default_rng()) == whole
+    assert killed_and_resumed(tmp_path / "killed", np.random.default_rng(), kills=1) == whole
     (log,) = (tmp_path / "killed").rglob("rounds.jsonl")
     assert [json.loads(line)["round"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_interrupted_run_saves_its_last_round_and_says_so_by_its_status(tmp_path):
-    process = subprocess.Popen(command(tmp_path, "--rounds", "5000", "--save-every", "1000"), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path, "--rounds", "5000", "--save-every", "1000"),
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
+    )
     end = time.monotonic() + 60
     while time.monotonic() < end and not list(tmp_path.rglob("rounds.jsonl")):
         time.sleep(0.05)
