@@ -215,18 +215,18 @@ class Trainer:
         model._last_obs = None  # so that the round begins with a reset
         steps = config.envs * config.episode_length
         model.learn(steps, callback=log, log_interval=None, reset_num_timesteps=False)
-        self.round += 1
-        summary = log.summary() | {"seconds": time.perf_counter() - start}
-        self._record(model.logger, summary)
-        self._last = checkpoints.capture(model, {"round": self.round, "config": self._settings()})
+        done = self.round + 1
+        data = checkpoints.capture(model, {"round": done, "config": self._settings()})
+        self._record(model.logger, done, log.summary() | {"seconds": time.perf_counter() - start})
+        self.round, self._last = done, data  # an interruption before this line loses the round, and nothing else
 
-    def _record(self, logger: Logger, summary: dict[str, float]) -> None:
+    def _record(self, logger: Logger, number: int, summary: dict[str, float]) -> None:
         for name, value in summary.items():
             logger.record(f"round/{name}", value)
-        row = {"round": self.round, **{k: _plain(v) for k, v in logger.name_to_value.items()}}
+        row = {"round": number, **{k: _plain(v) for k, v in logger.name_to_value.items()}}
+        logger.dump(number)
         with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
-        logger.dump(self.round)
 
 
 def _plain(value: Any) -> float | None:
