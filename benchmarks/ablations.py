@@ -7,7 +7,6 @@ Every setting is trained on `Esper/Tiny-v0` with three seeds and judged on held-
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -122,18 +121,5 @@ def table() -> str:
     return markdown(head, lines)
 
 
-def main() -> int:
-    """Run or report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        run(arguments.workers)
-    else:
-        fill(PAGE, {"ablations": table()})
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rows.command("benchmarks.ablations", __doc__, run, lambda: fill(PAGE, {"ablations": table()})))

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -191,18 +190,5 @@ def table() -> str:
     return markdown(["task", "steps", "algorithm", "mean return", "by seed", "seconds"], lines)
 
 
-def main() -> int:
-    """Run or report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.originals", description=__doc__)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        run(arguments.workers)
-    else:
-        fill(PAGE, {"originals": table()})
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rows.command("benchmarks.originals", __doc__, run, lambda: fill(PAGE, {"originals": table()})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -29,3 +30,16 @@ def make(path: Path, jobs: Sequence[tuple[Any, ...]], function: Callable[..., Ro
         for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
             with path.open("a") as file:
                 file.write(json.dumps(future.result()) + "\n")
+
+
+def command(module: str, description: str | None, run: Callable[[int], None], report: Callable[[], None]) -> int:
+    """The command line ``python -m MODULE run [--workers N] | report``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--workers", type=int, default=2, help="processes; default 2")
+    arguments = parser.parse_args()
+    if arguments.what == "run":
+        run(arguments.workers)
+    else:
+        report()
+    return 0

@@ -127,21 +127,23 @@ class MaskableRecurrentActorCriticPolicy(RecurrentActorCriticPolicy):
         probs = distribution.probs.detach()
         return (torch.zeros_like(critic, dtype=probs.dtype).index_add(1, self.op_of_action, probs) * critic).sum(1)
 
+    def _step_memory(
+        self, memory: nn.Module, features: torch.Tensor, states: States, episode_starts: torch.Tensor
+    ) -> tuple[torch.Tensor, States]:
+        """One step of N sequences, (N, F) to (N, H); those that start do so from zeros."""
+        going_on = (1.0 - episode_starts.to(features.dtype))[None, :, None]
+        output, after = self.remember(memory, features[None], tuple(going_on * state for state in states))
+        return output[0], after
+
     def _step(
         self, observations: Observations, states: RNNStates, episode_starts: torch.Tensor, masks: Masks
     ) -> tuple[MaskedCategorical, torch.Tensor, RNNStates]:
         """One step of N environments: distribution, V(s), and the states after."""
         pi, vf = self._both_features(observations)
-        going_on = (1.0 - episode_starts.to(pi.dtype))[None, :, None]
-
-        def run(memory: nn.Module, features: torch.Tensor, before: States) -> tuple[torch.Tensor, States]:
-            output, after = self.remember(memory, features[None], (going_on * before[0], going_on * before[1]))
-            return output[0], after
-
-        latent_pi, states_pi = run(self.lstm_actor, pi, states.pi)
+        latent_pi, states_pi = self._step_memory(self.lstm_actor, pi, states.pi, episode_starts)
         states_vf = states_pi
         if self.lstm_critic is not None:
-            latent_vf, states_vf = run(self.lstm_critic, vf, states.vf)
+            latent_vf, states_vf = self._step_memory(self.lstm_critic, vf, states.vf, episode_starts)
         elif self.shared_lstm:
             latent_vf = self._critic_input(latent_pi)
         else:
@@ -223,9 +225,8 @@ class MaskableRecurrentActorCriticPolicy(RecurrentActorCriticPolicy):
             masks = torch.as_tensor(check_masks(action_masks, self.sizes, n), device=self.device)
         with torch.no_grad():
             pi, _ = self._both_features(observations)
-            going_on = (1.0 - starts.to(pi.dtype))[None, :, None]
-            output, after = self.remember(self.lstm_actor, pi[None], (going_on * hidden, going_on * cell))
-            logits = self.action_net(self.mlp_extractor.forward_actor(output[0]))
+            latent, after = self._step_memory(self.lstm_actor, pi, (hidden, cell), starts)
+            logits = self.action_net(self.mlp_extractor.forward_actor(latent))
             actions = MaskedCategorical(logits, masks, self.sizes).actions(deterministic)
         chosen = actions.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))
         return chosen if vectorized else chosen.squeeze(0), tuple(part.cpu().numpy() for part in after)

@@ -9,6 +9,7 @@ import gymnasium
 import pytest
 
 import esper_env  # noqa: F401 - registers the ids
+from esper_agents.train import main
 
 SMALL = {
     "samples_per_epoch": 16,
@@ -35,3 +36,19 @@ def make_tiny() -> Iterator[Callable[..., Any]]:
     yield make
     for venv in made:
         venv.close()
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Callable[[list[str], str], bool]:
+    """Says whether the trainer's command line ends with status 2 and this message, and without a traceback."""
+
+    def check(arguments: list[str], message: str) -> bool:
+        try:
+            status: Any = main(arguments)
+        except SystemExit as stop:  # how tyro ends
+            status = stop.code
+        flat = " ".join(capfd.readouterr().err.replace("│", " ").split())
+        assert message in flat and "Traceback" not in flat
+        return bool(status == 2)
+
+    return check
