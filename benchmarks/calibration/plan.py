@@ -1,4 +1,4 @@
-"""What calibration runs: the ten schedules, listed before any of them was run, and the experiments."""
+"""What calibration runs: the schedules it compares, and the experiments."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ SCHEDULES: dict[str, tuple[Planting, ...]] = {
     "light everywhere at 50": everywhere("conv_light", 50),
     "heavy everywhere at 50": everywhere("conv_heavy", 50),
     "light first two at 1": everywhere("conv_light", 1)[:2],
+    "heavy first two at 1": everywhere("conv_heavy", 1)[:2],
 }
-"""Ten simple schedules. Seeds advance and fossilise as soon as that is legal."""
+"""Simple schedules: ten that were listed before any was run, and the last, added after the first choice had shown
+two slots and the heavy seed to be good. Seeds advance and fossilise as soon as that is legal."""
 
 NEVER, HEAVIEST = "never", "heavy everywhere at 1"
 
@@ -82,7 +84,7 @@ LATE_EPOCHS = (1, 25, 50, 75, 100)
 
 
 def _late(_: str | None) -> Iterator[Job]:
-    """The germination epochs that are not among the ten schedules."""
+    """The germination epochs that are not among the schedules compared."""
     for seed in range(3):
         for epoch in LATE_EPOCHS:
             name = f"light everywhere at {epoch}"

@@ -84,7 +84,7 @@ def rates(rows: list[Row], usual: list[Row]) -> str:
 
 
 def choice(rows: list[Row], rent: float) -> str:
-    """Net value of the ten schedules, and their test accuracy against WAIT."""
+    """Net value of the schedules, and their test accuracy against WAIT."""
     table = []
     base = {r["seed"]: 100 * r["test_accuracy"] for r in rows if r["schedule"] == NEVER}
     for name in SCHEDULES:

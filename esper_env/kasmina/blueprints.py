@@ -12,17 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from esper_env.kasmina.native import Conv2d, GroupNorm
+
 BlueprintFactory = Callable[[int], nn.Module]
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, *, relu: bool = False) -> GroupNorm:
     """Group norm with at least four channels a group where the channels allow it."""
     groups = max(g for g in range(1, max(1, channels // 4) + 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
-
-
-def _conv(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return GroupNorm(groups, channels, relu=relu)
 
 
 class SqueezeExcite(nn.Module):
@@ -40,45 +38,45 @@ class SqueezeExcite(nn.Module):
         return x * weights[:, :, None, None]
 
 
-def _activated(channels: int) -> list[nn.Module]:
-    norm = group_norm(channels)
+def _activated(channels: int) -> nn.Module:
+    norm = group_norm(channels, relu=True)
     if channels == 1:
         # the next group norm undoes a lone gain, which then has no gradient unless the bias is not 0
         nn.init.constant_(norm.bias, 0.3)
-    return [norm, nn.ReLU(inplace=True)]
+    return norm
 
 
 def _conv_small(channels: int) -> nn.Module:
-    return nn.Sequential(*_activated(channels), _conv(channels, channels, 1))
+    return nn.Sequential(_activated(channels), Conv2d(channels, channels, 1))
 
 
 def _depthwise(channels: int) -> nn.Module:
-    depthwise, pointwise = _conv(channels, channels, 3, groups=channels), _conv(channels, channels, 1)
-    return nn.Sequential(*_activated(channels), depthwise, pointwise)
+    depthwise, pointwise = Conv2d(channels, channels, 3, groups=channels), Conv2d(channels, channels, 1)
+    return nn.Sequential(_activated(channels), depthwise, pointwise)
 
 
 def _conv_light(channels: int) -> nn.Module:
-    return nn.Sequential(*_activated(channels), _conv(channels, channels, 3))
+    return nn.Sequential(_activated(channels), Conv2d(channels, channels, 3))
 
 
 def _bottleneck(channels: int) -> nn.Module:
     hidden = max(4, channels // 2)
     return nn.Sequential(
-        *_activated(channels),
-        _conv(channels, hidden, 1),
-        *_activated(hidden),
-        _conv(hidden, hidden, 3),
-        *_activated(hidden),
-        _conv(hidden, channels, 1),
+        _activated(channels),
+        Conv2d(channels, hidden, 1),
+        _activated(hidden),
+        Conv2d(hidden, hidden, 3),
+        _activated(hidden),
+        Conv2d(hidden, channels, 1),
     )
 
 
 def _conv_heavy(channels: int) -> nn.Module:
     return nn.Sequential(
-        *_activated(channels),
-        _conv(channels, channels, 3),
-        *_activated(channels),
-        _conv(channels, channels, 3),
+        _activated(channels),
+        Conv2d(channels, channels, 3),
+        _activated(channels),
+        Conv2d(channels, channels, 3),
     )
 
 

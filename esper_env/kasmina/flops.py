@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from esper_env.kasmina.native import torch_kernels
+
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts 2 per multiply-add of convolutions and matrix products, 1 per output number of anything else.
@@ -33,6 +35,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def forward_flops(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
     """Return what `run` computes with torch, and the FLOPs it took."""
     counter = _Counter()  # type: ignore[no-untyped-call]
-    with torch.no_grad(), counter:
+    with torch.no_grad(), torch_kernels(), counter:
         out = run()
     return out, counter.total

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from esper_env.kasmina.native import Conv2d, conv_pool_relu, max_pool, norm_pool_relu
 
 BN_MOMENTUM = 0.5
 """Weight of the newest batch in the running statistics. An epoch is only 16 batches, and at torch's default of
@@ -63,9 +64,7 @@ class ConvHost(nn.Module):
         super().__init__()
         self.pool = pool
         sizes = [inputs, *channels]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, k, padding=k // 2, bias=False) for a, b, k in zip(sizes, sizes[1:], kernels, strict=False)
-        )
+        self.convs = nn.ModuleList(Conv2d(a, b, k) for a, b, k in zip(sizes, sizes[1:], kernels, strict=False))
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, momentum=BN_MOMENTUM) for c in channels)
         self.head = nn.Linear(sizes[-1], classes)
         rows = (0, 1) if pool else (0,)
@@ -80,9 +79,10 @@ class ConvHost(nn.Module):
         """Carry the activation `x` at position `start` to position `stop`; see the module's docstring."""
         return _run_blocks(self, self._block, x, start, stop)
 
-    def _block(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.norms[i](self.convs[i](x))
-        return out
+    def _block(self, i: int, x: torch.Tensor, pool: bool) -> torch.Tensor:
+        norm = self.norms[i]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm_pool_relu(self.convs[i](x), norm, pool=pool)
 
     def inference(self) -> Runner:
         """Return this host with its batch norms folded into its convolutions, as it is now."""
@@ -99,29 +99,23 @@ class _FoldedConvHost:
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
             assert norm.running_var is not None and norm.running_mean is not None
             gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            weight = (conv.weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
-            self._folded.append((weight, norm.bias - norm.running_mean * gain, conv.kernel_size[0] // 2))
+            self._folded.append((conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain))
 
     def run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         return _run_blocks(self, self._block, x, start, stop)
 
-    def _block(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        weight, bias, padding = self._folded[i]
-        return F.conv2d(x, weight, bias, padding=padding)
+    def _block(self, i: int, x: torch.Tensor, pool: bool) -> torch.Tensor:
+        return conv_pool_relu(x, *self._folded[i], pool=pool)
 
 
 def _run_blocks(
     host: ConvHost | _FoldedConvHost,
-    block: Callable[[int, torch.Tensor], torch.Tensor],
+    block: Callable[[int, torch.Tensor, bool], torch.Tensor],
     x: torch.Tensor,
     start: int,
     stop: int,
 ) -> torch.Tensor:
-    """Walk from position to position.
-
-    Max pooling commutes with ReLU, in values and gradients, so where nothing looks between the two the pool
-    comes first and the ReLU touches a quarter of the numbers.
-    """
+    """Walk from position to position; a block and its pool are one where nothing looks between the two."""
     rows = 2 if host.pool else 1
     position = start
     while position < stop:
@@ -130,13 +124,10 @@ def _run_blocks(
             x = host.head(x.mean((2, 3)))
             position += 1
         elif row == 1:
-            x = F.max_pool2d(x, 2)
+            x = max_pool(x)
             position += 1
         else:
-            x = block(i, x)
-            position += 1
-            if host.pool and position < stop:
-                x = F.max_pool2d(x, 2)
-                position += 1
-            x = F.relu(x, inplace=True)
+            pool = host.pool and position + 1 < stop
+            x = block(i, x, pool)
+            position += 1 + pool
     return x

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from esper_env.kasmina.blueprints import BLUEPRINTS
+from esper_env.kasmina.native import Conv2d, scaled_add
 from esper_env.leyline import Style
 
 
@@ -29,7 +30,7 @@ class Seed(nn.Module):
         self.style = style
         self.body = BLUEPRINTS[blueprint](channels)
         self.scale = nn.Parameter(torch.zeros(channels))
-        self.gate = nn.Conv2d(channels, 1, 1) if style is Style.GATE else None
+        self.gate = Conv2d(channels, 1, 1, bias=True) if style is Style.GATE else None
         # the layout of the host's activations; a strided copy of every weight at every call otherwise
         self.to(memory_format=torch.channels_last)
 
@@ -47,7 +48,7 @@ class Seed(nn.Module):
         if self.gate is not None:
             body = body * torch.sigmoid(self.gate(x))
         scale = self.scale if alpha == 1.0 else alpha * self.scale
-        return torch.addcmul(h, body, scale[:, None, None].to(body.dtype))
+        return scaled_add(h, body, scale)
 
     @property
     def size(self) -> int:

@@ -1,0 +1,222 @@
+"""The kernels as differentiable functions of tensors. Every tensor is float32 on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from esper_env.kasmina.native.library import loaded
+
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """Call a kernel. The arguments hold the tensors until it returns."""
+    getattr(loaded(), name)(*(a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments))
+
+
+def _empty(h: int, w: int, channels: int, n: int) -> torch.Tensor:
+    """(n, channels, h, w) with the batch innermost in memory."""
+    return torch.empty((h, w, channels, n)).permute(3, 2, 0, 1)
+
+
+def _empty_like(x: torch.Tensor) -> torch.Tensor:
+    n, channels, h, w = x.shape
+    return _empty(h, w, channels, n)
+
+
+def _lanes(x: torch.Tensor) -> torch.Tensor:
+    """`x`, (N, C, H, W), with the batch innermost in memory."""
+    view = x.permute(2, 3, 1, 0)
+    if view.is_contiguous():
+        return x
+    rows = x.permute(0, 2, 3, 1)
+    if not rows.is_contiguous():
+        return view.contiguous().permute(3, 2, 0, 1)
+    out = _empty_like(x)
+    _call("to_lanes", rows, out, len(x), x[0].numel())
+    return out
+
+
+def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool) -> torch.Tensor:
+    """[ReLU of] the convolution of (N, C, H, W) with (O, C, k, k)."""
+    x, weight = _lanes(x), weight.contiguous()
+    n, inputs, h, w = x.shape
+    outputs, _, k, _ = weight.shape
+    y = _empty(h, w, outputs, n)
+    _call("convolution", x, weight, bias, y, h, w, inputs, outputs, k, n, relu, False)
+    return y
+
+
+def affine(
+    x: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, *, pool: bool, relu: bool
+) -> torch.Tensor:
+    """[ReLU of] [the 2x2 maxima of] scale x + shift for x (N, C, H, W), scale and shift (C,) or None."""
+    x = _lanes(x)
+    n, channels, h, w = x.shape
+    y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
+    _call("affine", x, scale, shift, y, h, w, channels, n, pool, relu)
+    return y
+
+
+class ConvolutionFunction(torch.autograd.Function):
+    """x (N, C, H, W), weight (O, C, k, k), bias (O,) or None to (N, O, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        x, weight = _lanes(x), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        return convolved(x, weight, bias, relu=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
+        x, weight = ctx.saved_tensors
+        dy = _lanes(dy)
+        n, inputs, h, w = x.shape
+        outputs, _, k, _ = weight.shape
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0]:
+            dx = _empty_like(x)
+            _call("convolution", dy, weight, None, dx, h, w, outputs, inputs, k, n, False, True)
+        if ctx.needs_input_grad[1]:
+            dweight = torch.empty_like(weight)
+            _call("convolution_weight", x, dy, dweight, h, w, inputs, outputs, k, n)
+        if ctx.needs_input_grad[2]:
+            dbias = dy.sum((0, 2, 3))
+        return dx, dweight, dbias
+
+
+class DepthwiseFunction(torch.autograd.Function):
+    """x (N, C, H, W), weight (C, 1, k, k) to (N, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        x, weight = _lanes(x), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        n, channels, h, w = x.shape
+        y = _empty_like(x)
+        _call("depthwise", x, weight, y, h, w, channels, weight.shape[2], n, False)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
+        x, weight = ctx.saved_tensors
+        dy = _lanes(dy)
+        n, channels, h, w = x.shape
+        k = weight.shape[2]
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dx = _empty_like(x)
+            _call("depthwise", dy, weight, dx, h, w, channels, k, n, True)
+        if ctx.needs_input_grad[1]:
+            dweight = torch.empty_like(weight)
+            _call("depthwise_weight", x, dy, dweight, h, w, channels, k, n)
+        return dx, dweight
+
+
+class BatchNormFunction(torch.autograd.Function):
+    """ReLU of the batch norm of (N, C, H, W), over 2x2 maxima if `pool`; updates `running` mean and variance."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        running: tuple[torch.Tensor | None, torch.Tensor | None],
+        momentum: float,
+        eps: float,
+        pool: bool,
+    ) -> torch.Tensor:
+        x = _lanes(x)
+        n, channels, h, w = x.shape
+        y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
+        mean, rstd = x.new_empty(2, channels)
+        _call("batch_norm", x, weight, bias, mean, rstd, *running, momentum, eps, y, h, w, channels, n, pool)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.pool = pool
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        n, channels, h, w = x.shape
+        dx = _empty_like(x)
+        dweight, dbias = weight.new_empty(2, channels)
+        tensors = (_lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
+        _call("batch_norm_backward", *tensors, h, w, channels, n, ctx.pool)
+        return dx, dweight, dbias, None, None, None, None
+
+
+class GroupNormFunction(torch.autograd.Function):
+    """[ReLU of] the group norm of (N, C, H, W)."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any, x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool
+    ) -> torch.Tensor:
+        x = _lanes(x)
+        n, channels, h, w = x.shape
+        y = _empty_like(x)
+        mean, rstd = x.new_empty(2, groups, n)
+        _call("group_norm", x, weight, bias, mean, rstd, eps, y, h, w, channels, groups, n, relu)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.options = groups, n, relu
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        _, channels, h, w = x.shape
+        dx = _empty_like(x) if ctx.needs_input_grad[0] else None
+        dweight, dbias = weight.new_empty(2, channels)
+        tensors = (_lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
+        _call("group_norm_backward", *tensors, h, w, channels, *ctx.options)
+        return dx, None, dweight, dbias, None, None
+
+
+class MaxPoolFunction(torch.autograd.Function):
+    """2x2 maxima of (N, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        x = _lanes(x)
+        ctx.save_for_backward(x)
+        return affine(x, None, None, pool=True, relu=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        n, channels, h, w = x.shape
+        dx = _empty_like(x)
+        _call("max_pool_backward", _lanes(dy), x, dx, h, w, channels, n)
+        return dx
+
+
+class ScaledAddFunction(torch.autograd.Function):
+    """h + scale x for h and x (N, C, H, W), scale (C,)."""
+
+    @staticmethod
+    def forward(ctx: Any, h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        x = _lanes(x)
+        ctx.save_for_backward(x, scale)
+        n, channels, height, width = x.shape
+        y = _empty_like(x)
+        _call("scaled_add", _lanes(h), x, scale, y, height * width, channels, n)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
+        x, scale = ctx.saved_tensors
+        n, channels, height, width = x.shape
+        dy, dx, dscale = _lanes(dy), _empty_like(x), torch.empty_like(scale)
+        _call("scaled_add_backward", dy, x, scale, dx, dscale, height * width, channels, n)
+        return dy, dx, dscale
