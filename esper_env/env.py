@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from esper_env.accounting import ROLLBACK_PENALTY, Rent
 from esper_env.info import Tally, build_info, final_info, total_params
+from esper_env.kasmina import native
 from esper_env.leyline import WAIT, Action, ObservationLayout, SlotFacts, Style, action_table, legal_mask
 from esper_env.observation import History, build_observation
 from esper_env.settings import Settings
@@ -185,6 +186,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         self.render_mode = render_mode
         self._arguments = {"task": task, "render_mode": render_mode, **arguments}
         s = self.settings
+        self._native = s.device == "cpu" and s.precision == "fp32" and native.in_use() is not None
         self.action_table: tuple[Action, ...] = action_table(s.slots, s.blueprints, s.styles, s.tempos)
         self.layout = ObservationLayout(s.slots)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_table))
@@ -290,6 +292,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             "episode_seed": episode_seed,
             "structure": [asdict(s) for s in self._structure],
             "torch": torch.__version__,
+            "kernels": "native" if self._native else "torch",
             "error": self._error,
         }
 

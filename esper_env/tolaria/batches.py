@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from esper_env.kasmina import native
 from esper_env.tolaria.datasets import ImageData, Split
 
 PAD = 4
@@ -23,12 +24,18 @@ class PreparedData:
     """A data set with what training and evaluation derive from it once a process."""
 
     data: ImageData
-    windows: NDArray[np.uint8]
-    """Every crop of every padded training image, a view: (N, 2 PAD + 1, 2 PAD + 1, H, W, C)."""
+    padded: torch.Tensor
+    """The training images with PAD pixels more on each side: (N, H + 2 PAD, W + 2 PAD, C) uint8."""
     mean: torch.Tensor
     """Per channel, in 0..255: (C, 1, 1)."""
     gain: torch.Tensor
     """1 / standard deviation, per channel: (C, 1, 1)."""
+
+    @property
+    def windows(self) -> NDArray[np.uint8]:
+        """Every crop of every padded training image, a view: (N, 2 PAD + 1, 2 PAD + 1, H, W, C)."""
+        h, w = self.data.train.images.shape[1:3]
+        return sliding_window_view(self.padded.numpy(), (h, w), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last layout."""
@@ -37,17 +44,14 @@ class PreparedData:
 
 @lru_cache(maxsize=8)
 def prepare(data: ImageData) -> PreparedData:
-    """Pad the training images by reflection and build the crop view; cached by data set.
+    """Pad the training images by reflection; cached by data set.
 
     A constant border would be a feature that validation images do not have.
     """
-    images = data.train.images.numpy()
-    h, w = images.shape[1:3]
-    padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), mode="reflect")
-    windows = sliding_window_view(padded, (h, w), axis=(1, 2))
+    padded = np.pad(data.train.images.numpy(), ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), mode="reflect")
     return PreparedData(
         data,
-        windows.transpose(0, 1, 2, 4, 5, 3),
+        torch.from_numpy(padded),
         255 * torch.tensor(data.mean)[:, None, None],
         1 / (255 * torch.tensor(data.std)[:, None, None]),
     )
@@ -66,7 +70,12 @@ class EvaluationSet:
         return sum(len(chunk) for chunk in self.labels)
 
 
-CHUNK = 256
+def _arranged(images: torch.Tensor) -> torch.Tensor:
+    """The layout in memory that is fastest for the hosts."""
+    return images if images.device.type != "cpu" or native.in_use() is None else native.lanes(images)
+
+
+CHUNK = 64
 
 
 @lru_cache(maxsize=16)
@@ -76,7 +85,7 @@ def evaluation_set(data: ImageData, split: str, samples: int | None, device: str
     assert isinstance(part, Split)
     images, labels = part.images[:samples], part.labels[:samples]
     return EvaluationSet(
-        tuple(prepared.normalise(chunk).to(device) for chunk in torch.split(images, CHUNK)),
+        tuple(_arranged(prepared.normalise(chunk).to(device)) for chunk in torch.split(images, CHUNK)),
         tuple(chunk.to(device) for chunk in torch.split(labels, CHUNK)),
     )
 
@@ -124,21 +133,31 @@ class BatchSource:
         return torch.cat(parts)
 
     def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of one epoch: (B, C, H, W) float32 channels-last and (B,) int64."""
+        """Yield the batches of one epoch: (B, C, H, W) float32 and (B,) int64."""
         indices = self._next_indices()
         shape = (self.samples,)
-        shifts = torch.randint(2 * PAD + 1, (2, *shape), generator=self.augmentation).numpy()
-        flips = torch.randint(2, shape, generator=self.augmentation).numpy().astype(bool)
-        rows, labels = indices.numpy(), self.labels[indices].to(self.device)
-        mean, gain = self.prepared.mean.to(self.device), self.prepared.gain.to(self.device)
+        shifts = torch.randint(2 * PAD + 1, (2, *shape), generator=self.augmentation)
+        flips = torch.randint(2, shape, generator=self.augmentation).bool()
+        if not self.prepared.data.flip:
+            flips.zero_()
+        labels = self.labels[indices].to(self.device)
+        cut = self._cut_by_torch if self.device != "cpu" or native.in_use() is None else self._cut
         for start in range(0, self.samples, self.batch_size):
             part = slice(start, start + self.batch_size)
-            images = self.prepared.windows[rows[part], shifts[0, part], shifts[1, part]]  # (B, H, W, C)
-            if self.prepared.data.flip:
-                flip = flips[part]
-                images[flip] = images[flip, :, ::-1]
-            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-            yield batch.permute(0, 3, 1, 2).float().sub_(mean).mul_(gain), labels[part]
+            yield cut(indices[part], shifts[:, part], flips[part]), labels[part]
+
+    def _cut(self, rows: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+        prepared = self.prepared
+        h, w = prepared.data.train.images.shape[1:3]
+        corners = shifts[0], shifts[1]
+        return native.crops(prepared.padded, rows, corners, flips, prepared.mean, prepared.gain, (h, w))
+
+    def _cut_by_torch(self, rows: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+        prepared = self.prepared
+        images = prepared.windows[rows.numpy(), shifts[0].numpy(), shifts[1].numpy()]  # (B, H, W, C)
+        images[flips.numpy()] = images[flips.numpy(), :, ::-1]
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float()
+        return batch.sub_(prepared.mean.to(self.device)).mul_(prepared.gain.to(self.device))
 
 
 def noisy_labels(labels: torch.Tensor, share: float, classes: int, generator: torch.Generator) -> torch.Tensor:

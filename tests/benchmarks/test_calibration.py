@@ -43,8 +43,8 @@ def row(schedule, seed, accuracy, added=0, **kwargs):
     }
 
 
-def test_ten_schedules_and_no_job_twice():
-    assert len(SCHEDULES) == 10
+def test_at_least_ten_schedules_and_no_job_twice():
+    assert len(SCHEDULES) >= 10
     for make in EXPERIMENTS.values():
         keys = [job.key for job in make("light first at 1")]
         assert len(keys) == len(set(keys)) > 0

@@ -23,12 +23,14 @@ def play(choose, reward="net", *, seed=3, gamma=1.0, **arguments):
     env = RewardWrapper(gymnasium.make("Esper/Tiny-v0", **{**SMALL, **arguments}), reward, gamma)
     _, info = env.reset(seed=seed)
     rewards, values, infos, ended = [], [info["value"]], [info], False
+    penalties = []
     while not ended:
         _, given_reward, ended, _, info = env.step(choose(env.unwrapped, info))
         rewards.append(given_reward)
         values.append(info["value"])
+        penalties.append(0.1 * info["rollback"])
         infos.append(info)
-    return np.array(rewards), infos, np.diff(values)
+    return np.array(rewards), infos, np.diff(values) - penalties
 
 
 def randomly(seed):

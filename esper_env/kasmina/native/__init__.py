@@ -20,6 +20,8 @@ from esper_env.kasmina.native.functions import (
     ScaledAddFunction,
     affine,
     convolved,
+    crops,
+    lanes,
 )
 from esper_env.kasmina.native.library import KernelsNotBuiltError, in_use, torch_kernels
 
@@ -29,7 +31,9 @@ __all__ = [
     "KernelsNotBuiltError",
     "conv2d",
     "conv_pool_relu",
+    "crops",
     "in_use",
+    "lanes",
     "max_pool",
     "norm_pool_relu",
     "scaled_add",

@@ -27,7 +27,7 @@ def _empty_like(x: torch.Tensor) -> torch.Tensor:
     return _empty(h, w, channels, n)
 
 
-def _lanes(x: torch.Tensor) -> torch.Tensor:
+def lanes(x: torch.Tensor) -> torch.Tensor:
     """`x`, (N, C, H, W), with the batch innermost in memory."""
     view = x.permute(2, 3, 1, 0)
     if view.is_contiguous():
@@ -40,9 +40,35 @@ def _lanes(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def crops(  # noqa: PLR0917
+    images: torch.Tensor,
+    rows: torch.Tensor,
+    corners: tuple[torch.Tensor, torch.Tensor],
+    flips: torch.Tensor,
+    mean: torch.Tensor,
+    gain: torch.Tensor,
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Cut a normalised batch, (B, C, *size), out of bytes.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        rows: (B,) int64, the images.
+        corners: (B,) int64 each, the top and left of each crop.
+        flips: (B,) bool, whether the crop is mirrored.
+        mean: as many numbers as there are channels, taken from each byte.
+        gain: as many, the factors of what is left.
+        size: height and width of the crops.
+    """
+    _, height, width, channels = images.shape
+    y = _empty(*size, channels, len(rows))
+    _call("crops", images, height, width, rows, *corners, flips, mean, gain, y, *size, channels, len(rows))
+    return y
+
+
 def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, relu: bool) -> torch.Tensor:
     """[ReLU of] the convolution of (N, C, H, W) with (O, C, k, k)."""
-    x, weight = _lanes(x), weight.contiguous()
+    x, weight = lanes(x), weight.contiguous()
     n, inputs, h, w = x.shape
     outputs, _, k, _ = weight.shape
     y = _empty(h, w, outputs, n)
@@ -54,7 +80,7 @@ def affine(
     x: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, *, pool: bool, relu: bool
 ) -> torch.Tensor:
     """[ReLU of] [the 2x2 maxima of] scale x + shift for x (N, C, H, W), scale and shift (C,) or None."""
-    x = _lanes(x)
+    x = lanes(x)
     n, channels, h, w = x.shape
     y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
     _call("affine", x, scale, shift, y, h, w, channels, n, pool, relu)
@@ -66,7 +92,7 @@ class ConvolutionFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        x, weight = _lanes(x), weight.contiguous()
+        x, weight = lanes(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
         return convolved(x, weight, bias, relu=False)
 
@@ -74,7 +100,7 @@ class ConvolutionFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, weight = ctx.saved_tensors
-        dy = _lanes(dy)
+        dy = lanes(dy)
         n, inputs, h, w = x.shape
         outputs, _, k, _ = weight.shape
         dx = dweight = dbias = None
@@ -94,7 +120,7 @@ class DepthwiseFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        x, weight = _lanes(x), weight.contiguous()
+        x, weight = lanes(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
         n, channels, h, w = x.shape
         y = _empty_like(x)
@@ -105,7 +131,7 @@ class DepthwiseFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, weight = ctx.saved_tensors
-        dy = _lanes(dy)
+        dy = lanes(dy)
         n, channels, h, w = x.shape
         k = weight.shape[2]
         dx = dweight = None
@@ -132,7 +158,7 @@ class BatchNormFunction(torch.autograd.Function):
         eps: float,
         pool: bool,
     ) -> torch.Tensor:
-        x = _lanes(x)
+        x = lanes(x)
         n, channels, h, w = x.shape
         y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
         mean, rstd = x.new_empty(2, channels)
@@ -148,7 +174,7 @@ class BatchNormFunction(torch.autograd.Function):
         n, channels, h, w = x.shape
         dx = _empty_like(x)
         dweight, dbias = weight.new_empty(2, channels)
-        tensors = (_lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
+        tensors = (lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
         _call("batch_norm_backward", *tensors, h, w, channels, n, ctx.pool)
         return dx, dweight, dbias, None, None, None, None
 
@@ -160,7 +186,7 @@ class GroupNormFunction(torch.autograd.Function):
     def forward(  # noqa: PLR0917
         ctx: Any, x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool
     ) -> torch.Tensor:
-        x = _lanes(x)
+        x = lanes(x)
         n, channels, h, w = x.shape
         y = _empty_like(x)
         mean, rstd = x.new_empty(2, groups, n)
@@ -176,7 +202,7 @@ class GroupNormFunction(torch.autograd.Function):
         _, channels, h, w = x.shape
         dx = _empty_like(x) if ctx.needs_input_grad[0] else None
         dweight, dbias = weight.new_empty(2, channels)
-        tensors = (_lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
+        tensors = (lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
         _call("group_norm_backward", *tensors, h, w, channels, *ctx.options)
         return dx, None, dweight, dbias, None, None
 
@@ -186,7 +212,7 @@ class MaxPoolFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        x = _lanes(x)
+        x = lanes(x)
         ctx.save_for_backward(x)
         return affine(x, None, None, pool=True, relu=False)
 
@@ -196,7 +222,7 @@ class MaxPoolFunction(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         n, channels, h, w = x.shape
         dx = _empty_like(x)
-        _call("max_pool_backward", _lanes(dy), x, dx, h, w, channels, n)
+        _call("max_pool_backward", lanes(dy), x, dx, h, w, channels, n)
         return dx
 
 
@@ -205,11 +231,11 @@ class ScaledAddFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        x = _lanes(x)
+        x = lanes(x)
         ctx.save_for_backward(x, scale)
         n, channels, height, width = x.shape
         y = _empty_like(x)
-        _call("scaled_add", _lanes(h), x, scale, y, height * width, channels, n)
+        _call("scaled_add", lanes(h), x, scale, y, height * width, channels, n)
         return y
 
     @staticmethod
@@ -217,6 +243,6 @@ class ScaledAddFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, scale = ctx.saved_tensors
         n, channels, height, width = x.shape
-        dy, dx, dscale = _lanes(dy), _empty_like(x), torch.empty_like(scale)
+        dy, dx, dscale = lanes(dy), _empty_like(x), torch.empty_like(scale)
         _call("scaled_add_backward", dy, x, scale, dx, dscale, height * width, channels, n)
         return dy, dx, dscale

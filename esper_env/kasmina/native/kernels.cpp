@@ -331,6 +331,26 @@ void to_lanes(const float* x, float* y, int n, int width) {
             for (int t = j; t < std::min(width, j + tile); ++t) y[long(t) * n + i] = x[long(i) * width + t];
 }
 
+// A batch from `images`, (rows, height, width, channels) bytes: of image rows[i] the h x w pixels from (tops[i],
+// lefts[i]) on, mirrored if flips[i], as (value - mean) * gain.
+void crops(const unsigned char* images, int height, int width, const long* rows, const long* tops, const long* lefts,
+           const bool* flips, const float* mean, const float* gain, float* y, int h, int w, int channels, int n) {
+    std::vector<float> table(256l * channels);
+    for (int c = 0; c < channels; ++c)
+        for (int value = 0; value < 256; ++value) table[256 * c + value] = (float(value) - mean[c]) * gain[c];
+    std::vector<const unsigned char*> from(n);
+    std::vector<long> step(n);
+    for (int i = 0; i < n; ++i) {
+        from[i] = images + ((rows[i] * height + tops[i]) * width + lefts[i] + (flips[i] ? w - 1 : 0)) * channels;
+        step[i] = flips[i] ? -channels : channels;
+    }
+    for (int r = 0; r < h; ++r)
+        for (int q = 0; q < w; ++q)
+            for (int c = 0; c < channels; ++c)
+                for (int i = 0; i < n; ++i)
+                    *y++ = table[256 * c + from[i][long(r) * width * channels + q * step[i] + c]];
+}
+
 // y = [relu](conv(x) [+ bias]), weight: (outputs, inputs, k, k); or, backward, the gradient that reaches the inputs of
 // a convolution with weight: (inputs, outputs, k, k).
 void convolution(const float* x, const float* weight, const float* bias, float* y, int h, int w, int inputs,

@@ -26,6 +26,7 @@ _LOCK = threading.Lock()
 # P: pointer, I: int, F: float
 SIGNATURES = {
     "to_lanes": "PPII",
+    "crops": "PIIPPPPPPPIIII",
     "convolution": "PPPPIIIIIIII",
     "convolution_weight": "PPPIIIIII",
     "depthwise": "PPPIIIIII",

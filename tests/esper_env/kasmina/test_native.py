@@ -1,0 +1,183 @@
+"""The kernels against torch's own layers in float64."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from esper_env.kasmina import ConvHost, native
+
+pytestmark = pytest.mark.skipif(native.in_use() is None, reason="torch's own layers are in use")
+
+SHAPES = st.tuples(
+    st.sampled_from((1, 3, 16, 21, 32, 50)), st.integers(1, 9), st.sampled_from((2, 5, 8)), st.sampled_from((2, 3, 6))
+)
+"""(N, C, H, W), with and without whole vectors, blocks of channels and an odd edge."""
+
+
+def tensor(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(ours, reference, inputs):
+    """Check a function of float32 `inputs` and the gradients of a random projection against float64."""
+    low = [x.clone().requires_grad_() for x in inputs]
+    high = [x.double().requires_grad_() for x in inputs]
+    y, expected = ours(*low), reference(*high)
+    assert y.shape == expected.shape
+    torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+    direction = tensor(*y.shape, seed=9)
+    gradients = torch.autograd.grad((y * direction).sum(), low)
+    for mine, right in zip(gradients, torch.autograd.grad((expected * direction.double()).sum(), high), strict=True):
+        scale = 1.0 + right.abs().max().item()
+        torch.testing.assert_close(mine.double() / scale, right / scale, rtol=1e-4, atol=1e-5)
+
+
+@given(shape=SHAPES, outputs=st.integers(1, 17), kernel=st.sampled_from((1, 3, 5)), bias=st.booleans())
+def test_convolutions_have_the_values_and_gradients_of_torch(shape, outputs, kernel, bias):
+    inputs = [tensor(*shape), tensor(outputs, shape[1], kernel, kernel, seed=1)]
+    inputs += [tensor(outputs, seed=2)] if bias else []
+    agree(native.conv2d, lambda x, w, b=None: F.conv2d(x, w, b, padding=kernel // 2), inputs)
+
+
+@given(shape=SHAPES, kernel=st.sampled_from((1, 3, 5)))
+def test_depthwise_convolutions_have_the_values_and_gradients_of_torch(shape, kernel):
+    channels = shape[1]
+    layer = native.Conv2d(channels, channels, kernel, groups=channels)
+
+    def ours(x, weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    def reference(x, weight):
+        return F.conv2d(x, weight, padding=kernel // 2, groups=channels)
+
+    agree(ours, reference, [tensor(*shape), tensor(channels, 1, kernel, kernel, seed=1)])
+
+
+@given(shape=SHAPES, relu=st.booleans())
+def test_group_norm_has_the_values_and_gradients_of_torch(shape, relu):
+    channels = shape[1]
+    groups = 2 if channels % 2 == 0 else 1
+    layer = native.GroupNorm(groups, channels, relu=relu)
+
+    def ours(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    def reference(x, weight, bias):
+        out = F.group_norm(x, groups, weight, bias)
+        return F.relu(out) if relu else out
+
+    agree(ours, reference, [tensor(*shape), 1 + tensor(channels, seed=1), tensor(channels, seed=2)])
+
+
+@given(shape=SHAPES, pool=st.booleans())
+def test_batch_norm_has_the_values_gradients_and_statistics_of_torch(shape, pool):
+    channels = shape[1]
+    ours, reference = nn.BatchNorm2d(channels, momentum=0.3), nn.BatchNorm2d(channels, momentum=0.3).double()
+
+    def expected(x, weight, bias):
+        out = torch.func.functional_call(reference, {"weight": weight, "bias": bias}, (x,))
+        return F.relu(F.max_pool2d(out, 2) if pool else out)
+
+    def mine(x, weight, bias):
+        parameters = {"weight": weight, "bias": bias}
+        return torch.func.functional_call(_Block(ours, pool), {f"norm.{k}": v for k, v in parameters.items()}, (x,))
+
+    agree(mine, expected, [3 + tensor(*shape), 1 + tensor(channels, seed=1), tensor(channels, seed=2)])
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(
+            getattr(ours, name).double(), getattr(reference, name).double(), atol=1e-4, rtol=1e-4
+        )
+
+
+class _Block(nn.Module):
+    def __init__(self, norm, pool):
+        super().__init__()
+        self.norm, self.pool = norm, pool
+
+    def forward(self, x):
+        return native.norm_pool_relu(x, self.norm, pool=self.pool)
+
+
+@given(shape=SHAPES)
+def test_pooling_and_the_scaled_sum_have_the_values_and_gradients_of_torch(shape):
+    agree(native.max_pool, lambda x: F.max_pool2d(x, 2), [tensor(*shape)])
+    inputs = [tensor(*shape), tensor(*shape, seed=1), tensor(shape[1], seed=2)]
+    agree(native.scaled_add, lambda h, x, scale: h + x * scale[:, None, None], inputs)
+
+
+@given(shape=SHAPES)
+def test_a_pool_within_a_layer_changes_no_bit_of_a_gradient(shape):
+    def gradients(whole):
+        norm = nn.BatchNorm2d(shape[1])
+        x = tensor(*shape).requires_grad_()
+        y = native.norm_pool_relu(x, norm, pool=whole)
+        y = y if whole else native.max_pool(y)
+        return [y, *torch.autograd.grad((y * tensor(*y.shape, seed=3)).sum(), [x, *norm.parameters()])]
+
+    for fused, apart in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(fused, apart)
+
+
+def test_not_a_number_goes_through_as_in_torch():
+    x = tensor(20, 3, 4, 4)
+    x[3, 1, 2, 2] = torch.nan
+    weight, bias = tensor(2, 3, 1, 1), tensor(2)
+    for ours, theirs in (
+        (native.max_pool(x), F.max_pool2d(x, 2)),
+        (native.conv_pool_relu(x, weight, bias, pool=True), F.relu(F.max_pool2d(F.conv2d(x, weight, bias), 2))),
+        (native.GroupNorm(1, 3, relu=True)(x), F.relu(F.group_norm(x, 1))),
+    ):
+        assert ours.isnan().any()
+        assert torch.equal(ours.isnan(), theirs.isnan())
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 40])
+def test_an_image_s_logits_do_not_depend_on_the_others_of_its_batch(n):
+    host = ConvHost(3, (4, 8), (3, 3)).eval()
+    x = tensor(n, 3, 12, 12)
+    with torch.no_grad():
+        host.train(False)
+        together, alone = host.inference().run(x, 0, 5), host.inference().run(x[:1], 0, 5)
+    torch.testing.assert_close(together[:1], alone)
+
+
+def test_counting_and_other_types_take_torch_s_own_layers():
+    with native.torch_kernels():
+        assert native.in_use() is None
+    assert native.in_use() is not None
+    double = tensor(2, 3, 4, 4).double()
+    assert native.conv2d(double, tensor(2, 3, 3, 3).double()).dtype is torch.float64
+
+
+def run_python(code, **variables):
+    environment = os.environ | variables
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+IN_USE = "from esper_env.kasmina import native; print(native.in_use() is not None)"
+
+
+def test_the_environment_variable_decides(tmp_path):
+    assert run_python(IN_USE, ESPER_KERNELS="torch").stdout == "False\n"
+    wrong = run_python(IN_USE, ESPER_KERNELS="fast")
+    assert "auto, native or torch" in wrong.stderr
+    nowhere = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
+    without = run_python(IN_USE, **nowhere)
+    assert without.stdout == "False\n"
+    assert "Install a C++ compiler" in without.stderr
+    demanded = run_python(IN_USE, ESPER_KERNELS="native", **nowhere)
+    assert demanded.returncode != 0
+    assert "there is no C++ compiler" in demanded.stderr
+
+
+def test_a_file_in_the_cache_s_place_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "esper").write_text("")
+    refused = run_python(IN_USE, ESPER_KERNELS="native", XDG_CACHE_HOME=str(tmp_path))
+    assert "cannot write to" in refused.stderr
