@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+
+from esper_env.kasmina import native
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
@@ -25,6 +29,38 @@ def set_lr(optimizer: torch.optim.SGD, lr: float) -> None:
     """Set the learning rate of every group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+@torch.no_grad()
+def clipped_step(optimizer: torch.optim.SGD, parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """Clip the gradients together to `CLIP_NORM`, step, and drop them.
+
+    Args:
+        optimizer: one that `make_optimizer` made.
+        parameters: all it has.
+
+    Returns:
+        The norm of each parameter's gradient before clipping, (P,) in the order of `parameters`; 0 for none.
+    """
+    if native.in_use() is None or any(p.dtype is not torch.float32 or p.device.type != "cpu" for p in parameters):
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        norms = torch.stack(torch._foreach_norm(grads))
+        nn.utils.clip_grads_with_norm_(parameters, CLIP_NORM, torch.linalg.vector_norm(norms), foreach=True)
+        optimizer.step()
+    else:
+        decays = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        rate = optimizer.param_groups[0]["lr"]
+        momenta = []
+        for p in parameters:
+            state = optimizer.state[p]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p)
+            momenta.append(state["momentum_buffer"])
+        given = [p.grad for p in parameters]
+        norms = native.sgd(parameters, given, momenta, [decays[p] for p in parameters], rate, MOMENTUM, CLIP_NORM)
+    for p in parameters:
+        p.grad = None
+    return norms
 
 
 def clear_momentum(optimizer: torch.optim.SGD) -> None:

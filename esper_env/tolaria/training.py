@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from esper_env.kasmina import GrowingModel
-from esper_env.kasmina.optim import CLIP_NORM
+from esper_env.kasmina.optim import clipped_step
 from esper_env.leyline import Stage
 from esper_env.tolaria.batches import BatchSource
 
@@ -115,19 +115,11 @@ def _shadow_backward(model: GrowingModel, name: str, tap: torch.Tensor, labels: 
 def _step(model: GrowingModel) -> None:
     """Clip and step every module on its own."""
     assert isinstance(model.host, nn.Module)
-    nn.utils.clip_grad_norm_(model.host.parameters(), CLIP_NORM, foreach=True)
-    model.host_optimizer.step()
-    model.host_optimizer.zero_grad()
+    clipped_step(model.host_optimizer, list(model.host.parameters()))
     for slot in model.stream:
         if slot.seed is None or slot.optimizer is None or slot.fading or slot.stage is Stage.GERMINATED:
             continue
-        parameters = list(slot.seed.parameters())
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        norms = torch.stack(torch._foreach_norm(grads))
-        slot.evidence.norms.append(norms)
-        nn.utils.clip_grads_with_norm_(parameters, CLIP_NORM, torch.linalg.vector_norm(norms), foreach=True)
-        slot.optimizer.step()
-        slot.optimizer.zero_grad()
+        slot.evidence.norms.append(clipped_step(slot.optimizer, list(slot.seed.parameters())))
 
 
 def _epoch_flops(model: GrowingModel) -> tuple[int, int]:

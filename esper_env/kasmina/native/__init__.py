@@ -22,6 +22,7 @@ from esper_env.kasmina.native.functions import (
     convolved,
     crops,
     lanes,
+    sgd,
 )
 from esper_env.kasmina.native.library import KernelsNotBuiltError, in_use, torch_kernels
 
@@ -37,6 +38,7 @@ __all__ = [
     "max_pool",
     "norm_pool_relu",
     "scaled_add",
+    "sgd",
     "torch_kernels",
 ]
 

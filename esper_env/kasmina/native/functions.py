@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,6 +87,33 @@ def affine(
     y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
     _call("affine", x, scale, shift, y, h, w, channels, n, pool, relu)
     return y
+
+
+def sgd(  # noqa: PLR0917
+    values: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor | None],
+    momenta: Sequence[torch.Tensor],
+    decays: Sequence[float],
+    rate: float,
+    momentum: float,
+    clip: float,
+) -> torch.Tensor:
+    """Clip the gradients together and make one step of SGD with Nesterov momentum; return each one's norm before."""
+    n = len(values)
+    # the kernel walks memory, so a gradient must lie in it as its tensor does
+    laid = [
+        g if g is None or g.stride() == v.stride() else torch.empty_like(v).copy_(g)
+        for g, v in zip(gradients, values, strict=True)
+    ]
+    norms = torch.empty(n)
+    loaded().sgd(
+        n,
+        *((ctypes.c_void_p * n)(*(None if t is None else t.data_ptr() for t in ts)) for ts in (values, laid, momenta)),
+        (ctypes.c_long * n)(*(v.numel() for v in values)),
+        (ctypes.c_float * n)(*decays),
+        *(rate, momentum, clip, norms.data_ptr()),
+    )
+    return norms
 
 
 class ConvolutionFunction(torch.autograd.Function):

@@ -631,4 +631,26 @@ void scaled_add_backward(const float* dy, const float* x, const float* scale, fl
     }
 }
 
+// One step of SGD with Nesterov momentum for `count` tensors, whose gradients are first clipped together. norms: of
+// each gradient before that. A null gradient is zero, and its tensor is left alone.
+void sgd(int count, float** values, const float** gradients, float** momenta, const long* sizes, const float* decays,
+         float rate, float momentum, float clip, float* norms) {
+    double squares = 0;
+    for (int i = 0; i < count; ++i) {
+        double square = 0;
+        if (gradients[i])
+            for (long j = 0; j < sizes[i]; ++j) square += double(gradients[i][j]) * gradients[i][j];
+        norms[i] = float(std::sqrt(square));
+        squares += square;
+    }
+    const double all = std::sqrt(squares), factor = clip / (all + 1e-6);
+    const float scale = factor < 1 || std::isnan(all) ? float(factor) : 1.0f;
+    for (int i = 0; i < count; ++i)
+        for (long j = 0; gradients[i] && j < sizes[i]; ++j) {
+            const float g = gradients[i][j] * scale + decays[i] * values[i][j];
+            const float m = momenta[i][j] = momentum * momenta[i][j] + g;
+            values[i][j] -= rate * (g + momentum * m);
+        }
+}
+
 }  // extern "C"

@@ -37,6 +37,7 @@ SIGNATURES = {
     "group_norm_backward": "PPPPPPPPPIIIIII",
     "scaled_add": "PPPPIII",
     "scaled_add_backward": "PPPPPIII",
+    "sgd": "IPPPPPFFFP",
     "affine": "PPPPIIIIII",
     "max_pool_backward": "PPPIIII",
 }

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from esper_env.kasmina import ConvHost, native
+from esper_env.kasmina.optim import clipped_step, make_optimizer
 
 pytestmark = pytest.mark.skipif(native.in_use() is None, reason="torch's own layers are in use")
 
@@ -123,6 +125,26 @@ def test_a_pool_within_a_layer_changes_no_bit_of_a_gradient(shape):
 
     for fused, apart in zip(gradients(True), gradients(False), strict=True):
         assert torch.equal(fused, apart)
+
+
+@pytest.mark.parametrize("size", [0.1, 10.0])
+def test_a_clipped_step_is_that_of_torch(size):
+    def train(kernels):
+        module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Linear(4, 2), nn.BatchNorm2d(3))
+        module.to(memory_format=torch.channels_last)
+        for i, p in enumerate(module.parameters()):
+            p.data.copy_(tensor(*p.shape, seed=i))
+        optimizer = make_optimizer(module, 0.1)
+        norms = []
+        for step in range(4):
+            for i, p in enumerate(module.parameters()):  # contiguous, unlike the weights; one has none
+                p.grad = None if (i, step) == (2, 0) else size * tensor(*p.shape, seed=10 * step + i)
+            with kernels():
+                norms.append(clipped_step(optimizer, list(module.parameters())))
+        return [*module.parameters(), *norms]
+
+    for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_not_a_number_goes_through_as_in_torch():
