@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import esper_agents
@@ -249,3 +250,29 @@ def test_the_console_script_is_the_same(tmp_path):
     script = Path(sys.executable).with_name("esper")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 0 and "ppo" in done.stdout and "heuristic" in done.stdout
+
+
+def test_lesson_12_the_horizon_is_an_end_that_nothing_is_added_to(tmp_path):
+    """With lambda = 1 the returns are the rewards to go, whatever the critic says."""
+    trainer = Trainer(PPOConfig(**SMALL | {"gae_lambda": 1.0}), tmp_path)
+    critic = trainer.model.policy.value_net
+    with torch.no_grad():
+        critic.bias += 100.0
+    trainer.run(progress=False, report=lambda _: None)
+    trainer.env.close()
+    buffer = trainer.model.rollout_buffer
+    to_go = np.cumsum(buffer.rewards[::-1], 0)[::-1]
+    assert buffer.values.min() > 50.0
+    np.testing.assert_allclose(buffer.returns, to_go, atol=1e-4)
+
+
+def test_lesson_13_updates_leave_the_policy_that_acted(tmp_path):
+    """Four passes by default; the ratio is to the policy that acted, so KL and clipping are not 0."""
+    trained(tmp_path)
+    (row,) = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert row["train/approx_kl"] > 1e-3
+    assert row["train/clip_fraction"] > 0.0
+    assert abs(row["train/ratio_mean"] - 1.0) > 1e-6
+    trained(tmp_path / "one", ppo_epochs=1)  # which is what must not be mistaken for learning
+    (row,) = [json.loads(line) for line in (tmp_path / "one" / "rounds.jsonl").read_text().splitlines()]
+    assert row["train/approx_kl"] < 1e-6 and row["train/clip_fraction"] == 0.0
