@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from esper_env.kasmina import ConvHost, native
+from esper_env.kasmina import ConvHost, Seed, build, native
 from esper_env.kasmina.optim import clipped_step, make_optimizer
+from esper_env.leyline import Style
 
 pytestmark = pytest.mark.skipif(native.in_use() is None, reason="torch's own layers are in use")
 
@@ -203,3 +204,24 @@ def test_a_file_in_the_cache_s_place_is_an_error_that_says_so(tmp_path):
     (tmp_path / "esper").write_text("")
     refused = run_python(IN_USE, ESPER_KERNELS="native", XDG_CACHE_HOME=str(tmp_path))
     assert "cannot write to" in refused.stderr
+
+
+def test_a_host_with_a_seed_trains_as_with_torch_s_layers():
+    def train(kernels):
+        with kernels():
+            host = build(lambda: ConvHost(3, (4, 8), (3, 3)), 1)
+            seed = build(lambda: Seed("conv_heavy", 4, Style.ADD), 2)
+            optimizers = [(make_optimizer(m, 0.1), list(m.parameters())) for m in (host, seed)]
+            losses = []
+            for step in range(4):
+                x, labels = tensor(24, 3, 12, 12, seed=step), torch.arange(24) % 10
+                h = host.run(x, 0, 1)
+                loss = F.cross_entropy(host.run(seed(h, h, 1.0), 1, 5), labels)
+                loss.backward()
+                losses.append(loss.detach())
+                for optimizer, parameters in optimizers:
+                    clipped_step(optimizer, parameters)
+        return [torch.stack(losses), *host.parameters(), *seed.parameters()]
+
+    for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
