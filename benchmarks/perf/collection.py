@@ -1,7 +1,8 @@
 """What collecting a rollout costs beyond the environments' own steps: ``python -m benchmarks.perf.collection``.
 
 The policy's forward pass, masks, rewards and the adapter, in one process: the time of a rollout less the time within
-the environments' ``step``, over the latter. `Esper/CifarBaseline-v0` on embedded data, the preset's policy (goal: at most 3 %).
+the environments' ``step``, over the latter. `Esper/CifarBaseline-v0` on embedded data, the preset's policy (goal: at
+most 3 %).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Layers that compute with our own kernels on a CPU in float32, and with torch's everywhere else.
 
-torch's convolutions waste most of their lanes on 3 to 32 channels. `kernels.cpp` keeps activations with the batch
+torch's convolutions waste most of their lanes on 3 to 32 channels. The C++ files here keep activations with the batch
 innermost instead, (H, W, C, N) in memory, so that no channel count wastes any; to torch they are (N, C, H, W) tensors
 with other strides, and every torch function takes them.
 """

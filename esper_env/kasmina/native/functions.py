@@ -109,7 +109,7 @@ def sgd(  # noqa: PLR0917
     loaded().sgd(
         n,
         *((ctypes.c_void_p * n)(*(None if t is None else t.data_ptr() for t in ts)) for ts in (values, laid, momenta)),
-        (ctypes.c_long * n)(*(v.numel() for v in values)),
+        (ctypes.c_int64 * n)(*(v.numel() for v in values)),
         (ctypes.c_float * n)(*decays),
         *(rate, momentum, clip, norms.data_ptr()),
     )

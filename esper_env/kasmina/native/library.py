@@ -1,4 +1,4 @@
-"""Finds, compiles and loads `kernels.cpp`; says whether it is in use."""
+"""Compiles and loads the kernels; says whether they are in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / f"{name}.cpp" for name in ("convolution", "normalisation", "elementwise")]
 VARIABLE = "ESPER_KERNELS"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-Wno-ignored-attributes")
 
@@ -101,7 +102,8 @@ def _build() -> Path:
     """Compile into the user's cache, once for each source, compiler and kind of CPU."""
     compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or "clang++"]
     target = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(SOURCE.read_bytes() + target + " ".join(FLAGS).encode()).hexdigest()[:16]
+    text = b"".join(path.read_bytes() for path in [*SOURCES, FOLDER / "lanes.hpp"])
+    key = hashlib.sha256(text + target + " ".join(FLAGS).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = base / "esper" / f"kernels-{key}.so"
     if not path.exists():
@@ -112,7 +114,7 @@ def _build() -> Path:
             raise KernelsNotBuiltError(f"cannot write to {path.parent}: {error.strerror}") from error
         os.close(handle)
         try:
-            _run([*compiler, *FLAGS, "-o", scratch, str(SOURCE)])
+            _run([*compiler, *FLAGS, "-o", scratch, *map(str, SOURCES)])
             Path(scratch).replace(path)
         finally:
             Path(scratch).unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+// Batches of images, the sum that joins a seed, and the optimiser's step.
+
+#include "lanes.hpp"
+
+extern "C" {
+
+// (n, width) to (width, n).
+void to_lanes(const float* x, float* y, int n, int width) {
+    constexpr int tile = 16;
+    for (int j = 0; j < width; j += tile)
+        for (int i = 0; i < n; ++i)
+            for (int t = j; t < std::min(width, j + tile); ++t) y[long(t) * n + i] = x[long(i) * width + t];
+}
+
+// A batch from `images`, (rows, height, width, channels) bytes: of image rows[i] the h x w pixels from (tops[i],
+// lefts[i]) on, mirrored if flips[i], as (value - mean) * gain.
+void crops(const unsigned char* images, int height, int width, const int64_t* rows, const int64_t* tops,
+           const int64_t* lefts, const bool* flips, const float* mean, const float* gain, float* y, int h, int w,
+           int channels, int n) {
+    std::vector<float> table(256l * channels);
+    for (int c = 0; c < channels; ++c)
+        for (int value = 0; value < 256; ++value) table[256 * c + value] = (float(value) - mean[c]) * gain[c];
+    std::vector<const unsigned char*> from(n);
+    std::vector<long> step(n);
+    for (int i = 0; i < n; ++i) {
+        from[i] = images + ((rows[i] * height + tops[i]) * width + lefts[i] + (flips[i] ? w - 1 : 0)) * channels;
+        step[i] = flips[i] ? -channels : channels;
+    }
+    for (int r = 0; r < h; ++r)
+        for (int q = 0; q < w; ++q)
+            for (int c = 0; c < channels; ++c)
+                for (int i = 0; i < n; ++i)
+                    *y++ = table[256 * c + from[i][long(r) * width * channels + q * step[i] + c]];
+}
+
+// y = h + scale x, scale a number a channel.
+void scaled_add(const float* h, const float* x, const float* scale, float* y, int pixels, int channels, int n) {
+    for (long p = 0; p < pixels; ++p)
+        for (int c = 0; c < channels; ++c)
+            for (int i = 0; i < n; ++i, ++h, ++x, ++y) *y = *h + scale[c] * *x;
+}
+
+// The gradients of x and of scale.
+void scaled_add_backward(const float* dy, const float* x, const float* scale, float* dx, float* dscale, int pixels,
+                         int channels, int n) {
+    const long width = long(channels) * n;
+    std::vector<float> factor(width), sum(width, 0.0f);
+    for (long j = 0; j < width; ++j) factor[j] = scale[j / n];
+    for (long p = 0; p < pixels; ++p)
+        for (long j = 0; j < width; ++j) {
+            const long at = p * width + j;
+            dx[at] = dy[at] * factor[j];
+            sum[j] += dy[at] * x[at];
+        }
+    for (int c = 0; c < channels; ++c) {
+        double all = 0;
+        for (int i = 0; i < n; ++i) all += sum[long(c) * n + i];
+        dscale[c] = float(all);
+    }
+}
+
+// One step of SGD with Nesterov momentum for `count` tensors, whose gradients are first clipped together. norms: of
+// each gradient before that. A null gradient is zero, and its tensor is left alone.
+void sgd(int count, float** values, const float** gradients, float** momenta, const int64_t* sizes, const float* decays,
+         float rate, float momentum, float clip, float* norms) {
+    double squares = 0;
+    for (int i = 0; i < count; ++i) {
+        double square = 0;
+        if (gradients[i])
+            for (long j = 0; j < sizes[i]; ++j) square += double(gradients[i][j]) * gradients[i][j];
+        norms[i] = float(std::sqrt(square));
+        squares += square;
+    }
+    const double all = std::sqrt(squares), factor = clip / (all + 1e-6);
+    const float scale = factor < 1 || std::isnan(all) ? float(factor) : 1.0f;
+    for (int i = 0; i < count; ++i)
+        for (long j = 0; gradients[i] && j < sizes[i]; ++j) {
+            const float g = gradients[i][j] * scale + decays[i] * values[i][j];
+            const float m = momenta[i][j] = momentum * momenta[i][j] + g;
+            values[i][j] -= rate * (g + momentum * m);
+        }
+}
+
+}  // extern "C"
