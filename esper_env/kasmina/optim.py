@@ -50,17 +50,24 @@ def clipped_step(optimizer: torch.optim.SGD, parameters: Sequence[nn.Parameter])
     else:
         decays = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         rate = optimizer.param_groups[0]["lr"]
-        momenta = []
-        for p in parameters:
-            state = optimizer.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            momenta.append(state["momentum_buffer"])
+        momenta = [_momentum(optimizer, p) for p in parameters]
         given = [p.grad for p in parameters]
         norms = native.sgd(parameters, given, momenta, [decays[p] for p in parameters], rate, MOMENTUM, CLIP_NORM)
     for p in parameters:
         p.grad = None
     return norms
+
+
+def _momentum(optimizer: torch.optim.SGD, p: nn.Parameter) -> torch.Tensor:
+    """The momentum of a parameter, zero at first, with the parameter's strides: the kernel walks memory."""
+    state = optimizer.state[p]
+    momentum = state.get("momentum_buffer")
+    if momentum is None:
+        state["momentum_buffer"] = torch.zeros_like(p)
+    elif momentum.stride() != p.stride():  # it was loaded
+        state["momentum_buffer"] = torch.empty_like(p).copy_(momentum)
+    out: torch.Tensor = state["momentum_buffer"]
+    return out
 
 
 def clear_momentum(optimizer: torch.optim.SGD) -> None:

@@ -184,11 +184,12 @@ void depthwise(const float* x, const float* weight, float* y, int h, int w, int 
             for (int c = 0; c < channels; ++c)
                 each_lane(n, [&](auto v, long lane) {
                     typedef decltype(v) V;
+                    const float* from = x + (r - pad) * s.row() + (q - pad) * s.pixel() + long(c) * n + lane;
                     V sum{};
                     for (int i = std::max(0, pad - r); i < std::min(k, h + pad - r); ++i)
                         for (int j = std::max(0, pad - q); j < std::min(k, w + pad - q); ++j)
                             sum += weight[c * area + (backward ? area - 1 - i * k - j : i * k + j)] *
-                                   load<V>(x + (r + i - pad) * s.row() + (q + j - pad) * s.pixel() + long(c) * n + lane);
+                                   load<V>(from + i * s.row() + j * s.pixel());
                     store<V>(y + r * s.row() + q * s.pixel() + long(c) * n + lane, sum);
                 });
 }
