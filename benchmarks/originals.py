@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete, InvalidActionEnvMultiDiscrete
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import rows
 from benchmarks.pages import fill, markdown
-from esper_agents.simic import MaskableRecurrentPPO
+from esper_agents.simic import MaskableRecurrentPPO, evaluate_policy
 
 RESULTS = Path(__file__).parent / "results" / "originals.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "agent.md"
@@ -143,21 +143,10 @@ def run_one(name: str, kind: type[Any], seed: int) -> dict[str, Any]:
     model.learn(task.steps)
     seconds = time.perf_counter() - start
     masked = task.masks and kind is not RecurrentPPO
-    row = {"task": name, "algorithm": kind.__name__, "seed": seed, "steps": task.steps}
-    return row | {"return": evaluate(model, env, masked), "seconds": round(seconds, 1)}
-
-
-def evaluate(model: Any, env: VecEnv, masked: bool) -> float:
-    """Mean return of the likeliest actions over `EVALUATION_EPISODES` episodes."""
     env.seed(10_000)
-    obs, state, starts = env.reset(), None, np.ones(ENVS, np.bool_)
-    returns: list[float] = []
-    while len(returns) < EVALUATION_EPISODES:
-        given: dict[str, Any] = {"action_masks": np.stack(env.env_method("action_masks"))} if masked else {}
-        actions, state = model.predict(obs, state, starts, deterministic=True, **given)
-        obs, _, starts, infos = env.step(actions)
-        returns += [info["episode"]["r"] for info in infos if "episode" in info]
-    return float(np.mean(returns))
+    returns, _ = evaluate_policy(model, env, EVALUATION_EPISODES, use_masking=masked)
+    row = {"task": name, "algorithm": kind.__name__, "seed": seed, "steps": task.steps}
+    return row | {"return": float(np.mean(returns)), "seconds": round(seconds, 1)}
 
 
 def run(workers: int) -> None:
