@@ -188,7 +188,7 @@ def stability(rows: list[Row]) -> str:
     table = []
     for id in BUILT_IN:
         for name in (NEVER, "heuristic", HEAVIEST):
-            mine = [r for r in rows if r["id"] == id and r["schedule"] == name]
+            mine = [r for r in rows if r["id"] == id and r["schedule"] == name and not r["twin_of"]]
             if mine:
                 totals = [str(sum(r[key] for r in mine)) for key in ("rollbacks", "error_code")]
                 table.append([id, name, str(len(mine)), *totals])
@@ -222,7 +222,10 @@ def figures(folder: Path) -> dict[str, str]:
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
     if rows["stability"]:
-        out["stability"] = stability([row for name in EXPERIMENTS for row in rows[name]])
+        usual = [
+            name for name in EXPERIMENTS if name not in ("headroom", "rates")
+        ]  # neither a structure nor other rates
+        out["stability"] = stability([row for name in usual for row in rows[name]])
     if rows["varied"]:
         single, interval = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
         table = [[single, str(interval), str(interval.n)]]
