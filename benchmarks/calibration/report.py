@@ -159,10 +159,11 @@ def fashion(rows: list[Row], chosen: str) -> str:
 RENT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval]:
+def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval] | None:
     """Best schedule per instance minus best single schedule, each chosen on one seed and judged on the other.
 
-    An instance here is what trains (width, impaired block, noise, rate) with a rent factor from a grid.
+    An instance here is what trains (width, impaired block, noise, rate) with a rent factor from a grid; only those
+    are used that every schedule was run on with both seeds.
     """
     worth: dict[tuple[str, float], dict[int, dict[str, float]]] = {}
     for r in rows:
@@ -170,6 +171,8 @@ def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval]:
             cell = worth.setdefault((str(r["provenance"]["instance"]), factor), {})
             cell.setdefault(r["seed"], {})[r["schedule"]] = net_value(r, rent * factor)
     full = {k: v for k, v in worth.items() if len(v) == 2 and all(len(s) == len(VARIED_SCHEDULES) for s in v.values())}
+    if not full:
+        return None
     a, b = sorted(next(iter(full.values())))
     own, single, singles = [], [], []
     for pick, judge in ((a, b), (b, a)):
@@ -222,12 +225,12 @@ def figures(folder: Path) -> dict[str, str]:
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
     if rows["stability"]:
-        usual = [
-            name for name in EXPERIMENTS if name not in ("headroom", "rates")
-        ]  # neither a structure nor other rates
+        # with the task's own rates, and no structure given
+        usual = [name for name in EXPERIMENTS if name not in ("headroom", "rates")]
         out["stability"] = stability([row for name in usual for row in rows[name]])
-    if rows["varied"]:
-        single, interval = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
+    varied = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
+    if varied:
+        single, interval = varied
         table = [[single, str(interval), str(interval.n)]]
         head = ["best single schedule", "best per instance - best single, points", "instances"]
         out["varied"] = markdown(head, table)

@@ -110,6 +110,8 @@ def test_closed_loop_gain_is_judged_on_the_seed_it_was_not_chosen_on():
     rng = np.random.default_rng(0)
     _, noise = closed_loop(rows(lambda i, name, seed: 0.5 + 0.1 * rng.random()), 0.0)
     assert noise.low < 0 < noise.high
+    one_seed = [r for r in rows(lambda i, name, _: 0.5) if r["seed"] == 0]
+    assert closed_loop(one_seed, 0.0) is None
 
 
 def test_a_real_experiment_is_resumed_and_its_twin_has_the_same_network(tmp_path):
