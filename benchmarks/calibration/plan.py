@@ -134,7 +134,7 @@ VARIED_SCHEDULES = (
 
 
 def _varied() -> Iterator[Job]:
-    for seed in (0, 1):
+    for seed in range(3):
         for instance in varied_instances():
             for name in VARIED_SCHEDULES:
                 yield scheduled("varied", VARIED_ID, SYNTHETIC, seed, name, options={"instance": instance})
