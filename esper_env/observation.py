@@ -72,7 +72,7 @@ def build_observation(
     values: dict[str, Any] = {
         "progress": epoch / episode_length,
         "generalisation_gap": history.gap,
-        "price": rent.price * 100 / 10,
+        "price": rent.price * 100 / 20,
         "growth": symlog(added_params(model) / model.host_size) / 7,
         "last_action_executed": float(history.executed),
         "last_op": [float(history.op is op and epoch > 0) for op in Op],

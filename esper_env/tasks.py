@@ -65,14 +65,14 @@ def varied_instance(rng: np.random.Generator) -> Instance:
     """The distribution of `Esper/CifarVaried-v0`: no open-loop schedule is right for all of it.
 
     Width factor 0.5, 1 or 2; with probability 3/4 one of the three blocks is impaired; label noise 0 or 0.2;
-    learning-rate factor log-uniform in [0.3, 2]; rent factor log-uniform in [1/4, 4]. All independent.
+    learning-rate factor log-uniform in [0.3, 2]; rent factor log-uniform in [1/8, 8]. All independent.
     """
     return Instance(
         width=float(rng.choice([0.5, 1.0, 2.0])),
         impaired=[None, 0, 1, 2][int(rng.integers(4))],
         label_noise=float(rng.choice([0.0, 0.2])),
         lr_factor=math.exp(rng.uniform(math.log(0.3), math.log(2.0))),
-        rent_factor=math.exp(rng.uniform(math.log(0.25), math.log(4.0))),
+        rent_factor=math.exp(rng.uniform(math.log(1 / 8), math.log(8.0))),
     )
 
 

@@ -156,33 +156,33 @@ def fashion(rows: list[Row], chosen: str) -> str:
     return markdown(head, table)
 
 
-RENT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+RENT_FACTORS = tuple(8.0 ** (k / 2) for k in range(-2, 3))
+"""Evenly over the range of `varied_instance`, in the logarithm."""
 
 
 def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval] | None:
-    """Best schedule per instance minus best single schedule, each chosen on one seed and judged on the other.
+    """Best schedule per instance minus best single schedule; each is judged on a seed and chosen on the others.
 
     An instance here is what trains (width, impaired block, noise, rate) with a rent factor from a grid; only those
-    are used that every schedule was run on with both seeds.
+    are used that every schedule was run on with every seed.
     """
     worth: dict[tuple[str, float], dict[int, dict[str, float]]] = {}
     for r in rows:
         for factor in RENT_FACTORS:
             cell = worth.setdefault((str(r["provenance"]["instance"]), factor), {})
             cell.setdefault(r["seed"], {})[r["schedule"]] = net_value(r, rent * factor)
-    full = {k: v for k, v in worth.items() if len(v) == 2 and all(len(s) == len(VARIED_SCHEDULES) for s in v.values())}
-    if not full:
+    seeds = sorted({r["seed"] for r in rows})
+    full = [v for v in worth.values() if sum(len(v.get(s, ())) for s in seeds) == len(seeds) * len(VARIED_SCHEDULES)]
+    if not full or len(seeds) < 2:
         return None
-    a, b = sorted(next(iter(full.values())))
-    own, single, singles = [], [], []
-    for pick, judge in ((a, b), (b, a)):
-        overall = max(VARIED_SCHEDULES, key=lambda n: sum(v[pick][n] for v in full.values()))
-        singles.append(overall)
-        for v in full.values():
-            mine = max(VARIED_SCHEDULES, key=lambda n: v[pick][n])
-            own.append(v[judge][mine])
-            single.append(v[judge][overall])
-    by_instance = np.subtract(own, single).reshape(2, -1, len(RENT_FACTORS)).mean((0, 2))
+    gains, singles = [], []
+    for judge in seeds:
+        worths = [{n: sum(v[s][n] for s in seeds if s != judge) for n in VARIED_SCHEDULES} for v in full]
+        single = max(VARIED_SCHEDULES, key=lambda n: sum(w[n] for w in worths))
+        own = [max(VARIED_SCHEDULES, key=lambda n: w[n]) for w in worths]
+        gains.append([v[judge][n] - v[judge][single] for v, n in zip(full, own, strict=True)])
+        singles.append(single)
+    by_instance = np.reshape(gains, (len(seeds), -1, len(RENT_FACTORS))).mean((0, 2))
     return " / ".join(dict.fromkeys(singles)), paired(list(by_instance), [0.0] * len(by_instance))
 
 

@@ -47,7 +47,7 @@ BASE_FEATURES = _table(
     ("loss_history", HISTORY, -1, 1, "last five losses, oldest first, (past - present) x 2; 0 where none yet"),
     ("accuracy_history", HISTORY, -1, 1, "last five accuracies, oldest first, (past - present) x 10"),
     ("generalisation_gap", 1, -1, 1, "training accuracy - validation accuracy"),
-    ("price", 1, 0, 1, "rent in points for adding the reference size / 10"),
+    ("price", 1, 0, 1, "rent in points for adding the reference size / 20"),
     ("growth", 1, 0, 1, "symlog(added parameters / host parameters) / 7"),
     ("last_action_executed", 1, 0, 1, "the last action was executed as asked"),
     ("last_op", len(Op), 0, 1, "last operation, one-hot: " + " ".join(op.name for op in Op)),

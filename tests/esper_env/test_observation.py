@@ -81,7 +81,7 @@ def test_base_features_follow_the_infos():
         assert values["val_accuracy"] == pytest.approx(info["val_accuracy"])
         gap = info["train_accuracy"] - info["val_accuracy"]
         assert values["generalisation_gap"] == pytest.approx(gap, abs=1e-6)
-        assert values["price"] == pytest.approx(0.5)
+        assert values["price"] == pytest.approx(0.25)
         assert values["growth"] == pytest.approx(math.log1p(info["growth"]) / 7, abs=1e-6)
         assert values["last_op"].argmax() == env.action_table[action].op and values["last_op"].sum() == 1
         for name, series, gain in (("loss_history", losses, 2), ("accuracy_history", accuracies, 10)):
@@ -154,6 +154,6 @@ def test_the_effect_is_the_shadow_gain_and_then_the_contribution():
 
 
 def test_price_is_the_rent_in_points_whatever_the_data():
-    for rent, shown in ((0.0, 0.0), (0.03, 0.3), (5.0, 1.0)):
+    for rent, shown in ((0.0, 0.0), (0.03, 0.15), (5.0, 1.0)):
         env = tiny(rent=rent)
         assert feature_values(env, env.reset(seed=0)[0])["price"] == pytest.approx(shown)

@@ -221,9 +221,9 @@ def test_varied_instances_follow_the_documented_distribution():
     assert {i.width for i in drawn} == {0.5, 1.0, 2.0}
     assert {i.impaired for i in drawn} == {None, 0, 1, 2}
     assert {i.label_noise for i in drawn} == {0.0, 0.2}
-    assert all(0.3 <= i.lr_factor <= 2 and 0.25 <= i.rent_factor <= 4 for i in drawn)
+    assert all(0.3 <= i.lr_factor <= 2 and 0.125 <= i.rent_factor <= 8 for i in drawn)
     assert min(i.lr_factor for i in drawn) < 0.35 and max(i.lr_factor for i in drawn) > 1.8
-    assert min(i.rent_factor for i in drawn) < 0.3 and max(i.rent_factor for i in drawn) > 3.5
+    assert min(i.rent_factor for i in drawn) < 0.15 and max(i.rent_factor for i in drawn) > 7
 
 
 @pytest.mark.parametrize("fields", [{"width": 0}, {"lr_factor": -1}, {"label_noise": 1.5}, {"rent_factor": -1}])
