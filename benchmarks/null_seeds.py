@@ -1,27 +1,30 @@
 """How often does the heuristic keep a seed that is worth nothing?
 
-    python -m benchmarks.null_seeds [episodes] [epochs]
+    python -m benchmarks.null_seeds
 
-Every seed is turned into a null seed when it germinates: frozen for good, with an output scale of 0 or a
+writes the table in ``docs/calibration.md``. Every seed is turned into a null seed when it germinates: frozen for good, with an output scale of 0 or a
 random one. With a scale of 0 the gate G2 never opens, because nothing behind the scale gets a gradient; the
 measurement is of the rule, so these seeds are declared healthy.
 """
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
+from benchmarks.pages import fill, markdown
 from esper_agents.tamiyo import make_controller
 from esper_env import EsperEnv, Op, Stage
 from esper_env.kasmina import Slot
 
 SETTINGS: dict[str, Any] = {"dataset": "synthetic", "samples_per_epoch": 1024, "val_samples": 1024, "seed_lr": 1e-30}
 FIRST_SEED = 500_000
+EPISODES, EPOCHS = 2, 150
+PAGE = Path(__file__).parents[1] / "docs" / "calibration.md"
 
 
 def nullify(slot: Slot, scale_std: float, declare_healthy: bool) -> None:
@@ -61,12 +64,15 @@ def measure(scale_std: float, episodes: int, epochs: int, declare_healthy: bool)
     return count, held, float(np.mean(last))
 
 
-if __name__ == "__main__":
-    episodes, epochs = (int(x) for x in ([*sys.argv[1:], "2", "150"])[:2])
+def table() -> str:
+    """Markdown of what becomes of null seeds, by the standard deviation of their scales."""
+    lines = []
     for scale_std, healthy in ((0.0, False), (0.0, True), (0.1, False), (0.3, False)):
-        count, held, accuracy = measure(scale_std, episodes, epochs, healthy)
-        print(
-            f"scale std {scale_std}, declared healthy {healthy}: germinated {count[Op.GERMINATE]}, held {held}, "
-            f"pruned {count[Op.PRUNE]}, fossilised {count[Op.FOSSILIZE]}; committed accuracy {accuracy:.1%}",
-            flush=True,
-        )
+        count, held, accuracy = measure(scale_std, EPISODES, EPOCHS, healthy)
+        kept = [str(n) for n in (count[Op.GERMINATE], held, count[Op.PRUNE], count[Op.FOSSILIZE])]
+        lines.append([f"{scale_std:g}{', declared healthy' * healthy}", *kept, f"{100 * accuracy:.1f}"])
+    return markdown(["scale", "germinated", "reached HOLDING", "pruned", "fossilised", "committed accuracy"], lines)
+
+
+if __name__ == "__main__":
+    fill(PAGE, {"null-seeds": table()})
