@@ -2,9 +2,9 @@
 
     python -m benchmarks.null_seeds
 
-writes the table in ``docs/calibration.md``. Every seed is turned into a null seed when it germinates: frozen for good, with an output scale of 0 or a
-random one. With a scale of 0 the gate G2 never opens, because nothing behind the scale gets a gradient; the
-measurement is of the rule, so these seeds are declared healthy.
+writes the table in ``docs/calibration.md``. Every seed is turned into a null seed when it germinates: frozen for
+good, with an output scale of 0 or a random one. With a scale of 0 the gate G2 never opens, because nothing behind
+the scale gets a gradient; the measurement is of the rule, so such seeds are also tried declared healthy.
 """
 
 from __future__ import annotations
