@@ -68,7 +68,7 @@ def _draw_curve(axes: Any, name: str, record: EpisodeRecord, top: float) -> None
     axes.annotate(
         f"committed {committed:.1f} %",
         (epochs[-1], committed),
-        xytext=(-6, 8),
+        xytext=(-6, -28),  # below: curves rise, so there is room
         textcoords="offset points",
         ha="right",
         fontsize=9,
