@@ -1,7 +1,7 @@
 """A short demonstration on embedded data: ``python -m esper_agents.demo``.
 
-Runs three scripted controllers, trains sb3-contrib's `MaskablePPO` for a few episodes through
-`GymnasiumVecEnv`, evaluates all on the same seeds, prints one table and writes one picture.
+Runs three scripted controllers, trains Esper's own agent for a few rounds, evaluates all on the same seeds, prints one
+table and writes one picture.
 """
 
 from __future__ import annotations
@@ -12,93 +12,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
-from sb3_contrib import MaskablePPO
-from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
+from esper_agents import load_policy
 from esper_agents.pictures import draw_lives
+from esper_agents.ppo_config import PRESETS, PPOConfig
 from esper_agents.runner import EpisodeRecord, VectorEnv, run_episodes
-from esper_agents.simic import GymnasiumVecEnv
+from esper_agents.simic.training import POLICY, Trainer
 from esper_agents.tamiyo import Controller, make_controller
-from esper_agents.tamiyo.controller import Actions, Masks, Observations
+from esper_agents.train import run_folder
 
-ENV_ID: Final = "Esper/CifarBaseline-v0"
-SETTINGS: Final[dict[str, Any]] = {
+SETTINGS: Final[dict[str, Any]] = PRESETS["cifar_baseline"] | {
     "dataset": "synthetic",
-    "episode_length": 40,
-    "samples_per_epoch": 384,
-    "val_samples": 384,
-    "batch_size": 64,
+    "env_json": {"samples_per_epoch": 256, "val_samples": 256},
+    "episode_length": 50,
+    "memory_size": 128,
+    "rounds": 4,
+    "telemetry_dir": "demo",
 }
 SCRIPTED: Final = ("wait", "random", "heuristic")
-TRAINING_ENVS: Final = 4
-TRAINING_ROUNDS: Final = 3
-TRAINING_SEED: Final = 0
 EVALUATION_SEED: Final = 2_000_000
-EVALUATION_EPISODES: Final = 2
+EVALUATION_EPISODES: Final = 4
 PICTURE: Final = Path("demo") / "demo.png"
 
 
-class LearnedController:
-    """A trained `MaskablePPO` as a `Controller`; it draws its actions from the policy, as in training."""
-
-    def __init__(self, model: MaskablePPO) -> None:
-        self.model = model
-
-    def __call__(
-        self, obs: Observations, action_mask: Masks, info: Mapping[str, Any] | None, state: Any
-    ) -> tuple[Actions, Any]:
-        """See `Controller`."""
-        actions, state = self.model.predict(obs, state, action_masks=action_mask, deterministic=False)
-        return np.asarray(actions, np.int64), state
+def train(config: PPOConfig) -> Path:
+    """Train the agent; return the file of its policy."""
+    folder = run_folder(config)
+    trainer = Trainer(config, folder, command="python -m esper_agents.demo")
+    try:
+        trainer.run()
+    finally:
+        trainer.env.close()
+    return folder / POLICY
 
 
-class _ShowProgress(BaseCallback):
-    """Moves a progress bar on and shows the mean return of the last episodes."""
-
-    def __init__(self, progress: tqdm[Any]) -> None:
-        super().__init__()
-        self.progress = progress
-
-    def _on_step(self) -> bool:
-        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        if returns:
-            self.progress.set_postfix({"mean return": f"{np.mean(returns):+.3f}"}, refresh=False)
-        self.progress.update(self.training_env.num_envs)
-        return True
-
-
-def make(num_envs: int) -> VectorEnv:
-    """Build the demonstration's environments."""
-    return gymnasium.make_vec(ENV_ID, num_envs=num_envs, autoreset_mode="SameStep", **SETTINGS)
-
-
-def train() -> Controller:
-    """Train a policy for `TRAINING_ROUNDS` rounds of one episode per environment."""
-    length = SETTINGS["episode_length"]
-    env = GymnasiumVecEnv(make(TRAINING_ENVS))
-    model = MaskablePPO(
-        "MlpPolicy",
-        env,
-        n_steps=length,
-        batch_size=length,
-        gamma=1.0,  # the environment's objective is the undiscounted return
-        ent_coef=0.01,
-        seed=TRAINING_SEED,
-        device="cpu",
-    )
-    steps = TRAINING_ROUNDS * TRAINING_ENVS * length
-    with tqdm(total=steps, unit="step", desc="training ppo") as progress:
-        model.learn(steps, callback=_ShowProgress(progress))
-    env.close()
-    return LearnedController(model)
-
-
-def evaluate(name: str, controller: Controller, venv: VectorEnv) -> list[EpisodeRecord]:
+def evaluate(name: str, controller: Controller, venv: VectorEnv, length: int) -> list[EpisodeRecord]:
     """Run the controller on the evaluation seeds."""
-    with tqdm(total=EVALUATION_EPISODES * SETTINGS["episode_length"], unit="step", desc=name) as progress:
+    with tqdm(total=EVALUATION_EPISODES * length, unit="step", desc=name) as progress:
         return run_episodes(controller, venv, EVALUATION_EPISODES, seed=EVALUATION_SEED, progress=progress)
 
 
@@ -124,23 +76,28 @@ def table(results: Mapping[str, list[EpisodeRecord]]) -> str:
 def main() -> int:
     """Run the demonstration; return the exit status."""
     started = time.monotonic()
-    settings = ", ".join(f"{name}={value}" for name, value in SETTINGS.items())
+    config = PPOConfig(**SETTINGS)
+    arguments = ", ".join(
+        f"{name}={value}" for name, value in {"episode_length": config.episode_length, **config.env_json}.items()
+    )
     print("A short demonstration of Esper, not a benchmark.")
-    print(f"{ENV_ID} with {settings}")
+    print(f"{config.env_id} on the {config.dataset} data set, with {arguments}")
     print(
-        f"PPO: {TRAINING_ROUNDS * TRAINING_ENVS} episodes of training, seeds from {TRAINING_SEED}; every "
-        f"controller: {EVALUATION_EPISODES} episodes, seeds from {EVALUATION_SEED}\n",
+        f"The agent: {config.rounds} rounds of {config.envs} episodes, seeds from {config.seed}; every controller: "
+        f"{EVALUATION_EPISODES} episodes, seeds from {EVALUATION_SEED}\n",
         flush=True,
     )
-    venv = make(EVALUATION_EPISODES)
-    results = {name: evaluate(name, make_controller(name, venv), venv) for name in SCRIPTED}
-    results["ppo"] = evaluate("ppo", train(), venv)
+    venv = config.make(EVALUATION_EPISODES)
+    results = {name: evaluate(name, make_controller(name, venv), venv, config.episode_length) for name in SCRIPTED}
+    file = train(config)
+    results["tamiyo"] = evaluate("tamiyo", load_policy(file, venv), venv, config.episode_length)
     venv.close()
     print(f"\nMean over {EVALUATION_EPISODES} seeds:\n{table(results)}\n")
     first = {name: records[0] for name, records in results.items()}
-    draw_lives(first, PICTURE, f"Slots' lives in one episode of {ENV_ID}, seed {EVALUATION_SEED}")
-    print(f"Picture: {PICTURE}. Time: {time.monotonic() - started:.0f} s.")
-    print("So few episodes and seeds rank nothing, and the learned policy has hardly begun to learn.")
+    draw_lives(first, PICTURE, f"Slots' lives in one episode of {config.env_id}, seed {EVALUATION_SEED}")
+    print(f"Picture: {PICTURE}. The training run, with TensorBoard's files: {file.parent}.")
+    print(f"Time: {time.monotonic() - started:.0f} s. So few episodes rank nothing, and the agent has hardly begun to")
+    print("learn; README.md has measured results.")
     return 0
 
 

@@ -21,7 +21,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "task": "tiny",
         "envs": 8,
-        "episode_length": 80,
         "memory_size": 128,
         "learning_rate": 1e-3,
     },
@@ -41,16 +40,16 @@ class PPOConfig(EnvironmentConfig):
     """JSON file of settings, which take precedence over the preset; flags take precedence over both."""
     rounds: Annotated[int, Field(ge=1)] = 100
     """Rounds of one episode in every environment and one update."""
-    ppo_epochs: Annotated[int, Field(ge=1)] = 4
+    ppo_epochs: Annotated[int, Field(ge=1)] = 8
     """Passes over a round."""
-    minibatches: Annotated[int, Field(ge=1)] = 1
+    minibatches: Annotated[int, Field(ge=1)] = 2
     """Minibatches of whole episodes a pass."""
     learning_rate: Positive = 3e-4
     """Step size of Adam."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Discount. The objective is undiscounted; less than 1 turns interim accuracy into income."""
-    gae_lambda: Share = 0.95
-    """Trade-off of bias and variance in the advantages."""
+    gae_lambda: Share = 1.0
+    """Trade-off of bias and variance in the advantages; at 1 nothing hangs on the critic's guesses."""
     clip_range: Positive = 0.2
     """How far the probability ratio may move in an update."""
     ent_coef: Annotated[float, Field(ge=0)] = 0.01
@@ -59,6 +58,12 @@ class PPOConfig(EnvironmentConfig):
     """Weight of the critic's loss."""
     max_grad_norm: Positive = 0.5
     """Gradient clipping."""
+    reward_scale: Positive = 20.0
+    """What rewards are multiplied by for the learner; with 20, one is five points of accuracy."""
+    critic_warmup: Annotated[int, Field(ge=0)] = 3
+    """Rounds at the start in which only the critic learns."""
+    start: Literal["patient", "uniform"] = "patient"
+    """How the untrained policy acts: patient tries all operations and prunes rarely, uniform draws any legal action."""
     memory_size: Annotated[int, Field(ge=1)] = 512
     """Width of the LSTM and of the features before it."""
     memory: Literal["lstm", "none"] = "lstm"

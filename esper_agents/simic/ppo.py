@@ -45,6 +45,10 @@ class MaskableRecurrentPPO(RecurrentPPO):
             `MaskableRecurrentActorCriticPolicy`.
         env: its actions are `Discrete` or `MultiDiscrete`.
         use_masking: ask the environment for masks; an environment that has none is then an error.
+        reward_scale: rewards are multiplied by this before anything is learned from them. Actor and critic share
+            their memory, so returns should be of order one; episode statistics keep the environment's unit.
+        critic_warmup: for this many steps only the critic learns. The advantages of an untrained critic say
+            nothing but how much of the episode is left.
         **kwargs: those of `sb3_contrib.RecurrentPPO`, with the same defaults.
 
     Raises:
@@ -70,9 +74,12 @@ class MaskableRecurrentPPO(RecurrentPPO):
         env: GymEnv | str,
         *,
         use_masking: bool = True,
+        reward_scale: float = 1.0,
+        critic_warmup: int = 0,
         **kwargs: Any,
     ) -> None:
         self.use_masking = use_masking
+        self.reward_scale, self.critic_warmup = reward_scale, critic_warmup
         super().__init__(policy, env, **kwargs)
 
     def _setup_model(self) -> None:
@@ -170,7 +177,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
             rollout_buffer.add(
                 self._last_obs,  # type: ignore[arg-type]
                 chosen,
-                rewards=rewards + self.gamma * self._values_of_truncated(infos, dones, states),
+                rewards=self.reward_scale * rewards + self.gamma * self._values_of_truncated(infos, dones, states),
                 episode_starts=self._last_episode_starts,
                 values=values,
                 log_probs=log_probs,
@@ -219,12 +226,13 @@ class MaskableRecurrentPPO(RecurrentPPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         clip = float(self.clip_range(self._current_progress_remaining))
+        centre, spread = self._advantage_scale()
         logs: dict[str, list[float]] = {}
         for _ in range(self.n_epochs):
             epoch: dict[str, list[float]] = {}
             stopped = False
             for batch in self.rollout_buffer.get(self.batch_size):
-                loss, measured = self._loss(batch, clip)
+                loss, measured = self._loss(batch, clip, centre, spread)
                 for name, value in measured.items():
                     epoch.setdefault(name, []).append(float(value))
                 if self.target_kl is not None and epoch["approx_kl"][-1] > 1.5 * self.target_kl:
@@ -247,7 +255,20 @@ class MaskableRecurrentPPO(RecurrentPPO):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip)
 
-    def _loss(self, batch: Minibatch, clip: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _advantage_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the rollout's advantages, or 0 and 1 without normalisation.
+
+        Of the whole rollout: a minibatch holds few sequences, and its own mean would take away what sets them apart.
+        """
+        if not self.normalize_advantage:
+            return 0.0, 1.0
+        buffer = self.rollout_buffer
+        advantages = buffer.advantages[buffer.weights > 0.0].astype(np.float64)
+        return float(advantages.mean()), float(advantages.std()) + 1e-8
+
+    def _loss(
+        self, batch: Minibatch, clip: float, centre: float, spread: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a minibatch, and what is logged of it."""
         weights = batch.weights / batch.weights.sum().clamp(min=1.0)
 
@@ -255,10 +276,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
             return (x * weights).sum()
 
         evaluation = self.policy.evaluate_sequences(batch)
-        advantages = batch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            centred = advantages - mean(advantages)
-            advantages = centred / (mean(centred**2).sqrt() + 1e-8)
+        advantages = (batch.advantages - centre) / spread
         log_ratio = evaluation.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         policy_loss = -mean(torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)))
@@ -268,7 +286,9 @@ class MaskableRecurrentPPO(RecurrentPPO):
             predicted = batch.old_values + (predicted - batch.old_values).clamp(-bound, bound)
         value_loss = mean((batch.returns - predicted) ** 2)
         entropy_loss = -mean(evaluation.entropy)
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        actor_loss = policy_loss + self.ent_coef * entropy_loss
+        warming = self.num_timesteps <= self.critic_warmup
+        loss = self.vf_coef * value_loss + (0.0 if warming else 1.0) * actor_loss
         with torch.no_grad():
             measured = {
                 "loss": loss.detach(),

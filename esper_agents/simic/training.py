@@ -29,6 +29,9 @@ from esper_env.leyline import Op
 LOG = "rounds.jsonl"
 """One line of figures a round, in the run's folder."""
 
+POLICY = "policy.safetensors"
+"""The policy of the last checkpoint, in the run's folder."""
+
 MAY_CHANGE = ("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset")
 """Settings that a resumed run may have different from the run it goes on with: none changes a result."""
 
@@ -111,9 +114,12 @@ class Trainer:
             ent_coef=config.ent_coef,
             vf_coef=config.vf_coef,
             max_grad_norm=config.max_grad_norm,
+            reward_scale=config.reward_scale,
+            critic_warmup=config.critic_warmup * config.envs * config.episode_length,
             policy_kwargs=policy_arguments(
                 self.env,
                 critic=config.critic,
+                start=config.start,
                 memory=config.memory,
                 critic_memory=config.critic_memory,
                 memory_size=config.memory_size,
@@ -174,7 +180,7 @@ class Trainer:
             origin["data"] = self.env.get_attr("provenance", 0)[0]["digest"]
             policy = self.model.policy
             assert isinstance(policy, TamiyoPolicy)
-            save_policy(policy, self.folder / "policy.safetensors", self.env, origin=origin)
+            save_policy(policy, self.folder / POLICY, self.env, origin=origin)
 
     # -- rounds --------------------------------------------------------------------------------------
 

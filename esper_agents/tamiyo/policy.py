@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from gymnasium import spaces
@@ -14,10 +16,14 @@ from torch import nn
 from esper_agents.simic.recurrent_policy import MaskableRecurrentActorCriticPolicy
 from esper_agents.simic.rollouts import States
 from esper_agents.tamiyo.controller import Interface
+from esper_env.leyline import Action, Op
 from esper_env.leyline.observation import BASE_SIZE, BLUEPRINT_BITS, MAX_BLUEPRINTS, SLOT_SIZE
 
 EMBEDDING = 4
 """Learned numbers that take the place of a slot's blueprint code, which has as many bits."""
+
+PATIENCE: Final = 3.0
+"""How much less likely, in nats, PRUNE is at a patient start than any other operation."""
 
 
 class BlueprintFeatures(BaseFeaturesExtractor):
@@ -76,6 +82,7 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         memory: "lstm", or "none" for a feedforward layer in its place.
         critic_memory: the critic has an LSTM of its own.
         op_of_action: see `MaskableRecurrentActorCriticPolicy`; ``None`` makes the critic V(s).
+        initial_logits: of every action, (A,), before any learning; ``None`` makes all legal actions equally likely.
     """
 
     def __init__(
@@ -89,6 +96,7 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         memory: Literal["lstm", "none"] = "lstm",
         critic_memory: bool = False,
         op_of_action: Sequence[int] | None = None,
+        initial_logits: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         self._own = {
@@ -97,6 +105,7 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
             "memory": memory,
             "critic_memory": critic_memory,
             "op_of_action": None if op_of_action is None else [int(op) for op in op_of_action],
+            "initial_logits": None if initial_logits is None else [float(logit) for logit in initial_logits],
         }
         super().__init__(
             observation_space,
@@ -119,6 +128,10 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         self.skip = nn.Identity() if same else nn.Linear(feature_size, memory_size, bias=False)
         self.norm = nn.LayerNorm(memory_size)
         self.critic_norm = nn.LayerNorm(memory_size) if critic_memory else None
+        if initial_logits is not None:
+            assert isinstance(self.action_net, nn.Linear)
+            with torch.no_grad():
+                self.action_net.bias.copy_(torch.tensor(initial_logits))
         options = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **options)
 
@@ -140,13 +153,30 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         return base | {"lr_schedule": self._dummy_schedule} | self._own
 
 
-def policy_arguments(env: Any, *, critic: Literal["q", "v"] = "q", **kwargs: Any) -> dict[str, Any]:
+def patient_start(actions: Sequence[Action]) -> list[float]:
+    """Return the logits with which every operation but PRUNE is equally likely, and PRUNE rare: (A,).
+
+    A seed is pruned in one step but needs some twenty to be fossilised, and most actions germinate. Drawn uniformly,
+    actions almost never finish a seed, so that nothing is learned of finishing. This is where learning begins, and
+    no bound on where it goes.
+    """
+    count = Counter(action.op for action in actions)
+    return [-math.log(count[a.op]) - (PATIENCE if a.op is Op.PRUNE else 0.0) for a in actions]
+
+
+def policy_arguments(
+    env: Any, *, critic: Literal["q", "v"] = "q", start: Literal["patient", "uniform"] = "patient", **kwargs: Any
+) -> dict[str, Any]:
     """Return the arguments of `TamiyoPolicy` that follow from an Esper environment, with `kwargs` added.
 
     Args:
         env: single, vector, or a Stable-Baselines3 one.
         critic: "q" for Q(s, op) over the operations of the environment's action table, "v" for V(s).
+        start: how the untrained policy acts: "patient" (see `patient_start`), or "uniform" over legal actions.
         **kwargs: other arguments of `TamiyoPolicy`.
     """
-    operations = [int(action.op) for action in Interface.of(env).actions]
-    return {"op_of_action": operations if critic == "q" else None} | kwargs
+    actions = Interface.of(env).actions
+    return {
+        "op_of_action": [int(action.op) for action in actions] if critic == "q" else None,
+        "initial_logits": patient_start(actions) if start == "patient" else None,
+    } | kwargs

@@ -70,11 +70,12 @@ class LearnedController:
     Args:
         policy: decides.
         description: what the file says of it: ``actions``, ``slots``, ``origin`` and more.
-        deterministic: take the likeliest action; else draw it, from a generator that starts with `seed`.
+        deterministic: take the likeliest action. Else draw it, as in training, from a generator that starts with
+            `seed`: where many actions are as good as each other, the likeliest one may be to wait, again and again.
     """
 
     def __init__(
-        self, policy: TamiyoPolicy, description: Mapping[str, Any], *, deterministic: bool = True, seed: int = 0
+        self, policy: TamiyoPolicy, description: Mapping[str, Any], *, deterministic: bool = False, seed: int = 0
     ) -> None:
         self.policy, self.description = policy, description
         self.deterministic, self.seed = deterministic, seed
@@ -110,7 +111,7 @@ class LearnedController:
 
 
 def load_policy(
-    path: str | Path, env: Any = None, *, deterministic: bool = True, seed: int = 0, device: str = "cpu"
+    path: str | Path, env: Any = None, *, deterministic: bool = False, seed: int = 0, device: str = "cpu"
 ) -> LearnedController:
     """Return the policy in a file as a controller. Nothing in the file is executed.
 

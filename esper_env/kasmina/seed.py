@@ -33,6 +33,8 @@ class Seed(nn.Module):
         self.gate = Conv2d(channels, 1, 1, bias=True) if style is Style.GATE else None
         # the layout of the host's activations; a strided copy of every weight at every call otherwise
         self.to(memory_format=torch.channels_last)
+        self.size = sum(p.numel() for p in self.parameters())
+        """Number of parameters."""
 
     def forward(self, h: torch.Tensor, x: torch.Tensor, alpha: float) -> torch.Tensor:
         """Join the seed to the host's activation.
@@ -49,8 +51,3 @@ class Seed(nn.Module):
             body = body * torch.sigmoid(self.gate(x))
         scale = self.scale if alpha == 1.0 else alpha * self.scale
         return scaled_add(h, body, scale)
-
-    @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return sum(p.numel() for p in self.parameters())

@@ -75,18 +75,20 @@ def _arranged(images: torch.Tensor) -> torch.Tensor:
     return images if images.device.type != "cpu" or native.in_use() is None else native.lanes(images)
 
 
-CHUNK = 64
+_CHUNK_PIXELS = 1 << 16
+"""Pixels of a chunk: 64 images of 32 x 32, whose activations fit the cache; more small ones, which cost little each."""
 
 
 @lru_cache(maxsize=16)
 def evaluation_set(data: ImageData, split: str, samples: int | None, device: str) -> EvaluationSet:
     """Return the first `samples` images of a split (``None``: all of it), the same for every environment."""
-    prepared, part = prepare(data), getattr(data, split)
-    assert isinstance(part, Split)
-    images, labels = part.images[:samples], part.labels[:samples]
+    prepared, whole = prepare(data), getattr(data, split)
+    assert isinstance(whole, Split)
+    images, labels = whole.images[:samples], whole.labels[:samples]
+    chunk = max(1, _CHUNK_PIXELS // (data.shape[1] * data.shape[2]))
     return EvaluationSet(
-        tuple(_arranged(prepared.normalise(chunk).to(device)) for chunk in torch.split(images, CHUNK)),
-        tuple(chunk.to(device) for chunk in torch.split(labels, CHUNK)),
+        tuple(_arranged(prepared.normalise(part).to(device)) for part in torch.split(images, chunk)),
+        tuple(part.to(device) for part in torch.split(labels, chunk)),
     )
 
 

@@ -3,10 +3,9 @@
 import json
 
 import numpy as np
-import pytest
 from gymnasium.utils.env_checker import check_env
 
-from benchmarks import ablations, originals
+from benchmarks import originals
 from benchmarks.originals import MaskedTMaze, Positions
 
 
@@ -43,7 +42,7 @@ def test_cart_pole_shows_no_velocity():
     assert obs.shape == (2,) and np.array_equal(obs, env.unwrapped.state[[0, 2]].astype(np.float32))
 
 
-def test_the_tables_are_the_rows(tmp_path, monkeypatch):
+def test_the_table_is_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(originals, "RESULTS", tmp_path / "o.jsonl")
     rows = [
         {"task": "masked T-maze", "algorithm": "RecurrentPPO", "seed": s, "return": s / 2, "seconds": 10}
@@ -51,17 +50,3 @@ def test_the_tables_are_the_rows(tmp_path, monkeypatch):
     ]
     (tmp_path / "o.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "| masked T-maze | 120,000 | RecurrentPPO | 0.25 | 0.00 0.50 | 10 |" in originals.table()
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path / "a.jsonl")
-    more = {"germinated": 3.0, "fossilized": 1.0, "rollbacks": 0}
-    given = [("wait", 0, [0.5, 0.7]), ("V(s)", 0, [0.8]), ("V(s)", 1, [0.6])]
-    (tmp_path / "a.jsonl").write_text(
-        "".join(json.dumps({"setting": n, "seed": s, "returns": r, **more}) + "\n" for n, s, r in given)
-    )
-    assert "| V(s) | 0.7000 | 0.8000 0.6000 | +0.1000 | 3.00 | 1.00 | 0.00 |" in ablations.table()
-
-
-@pytest.mark.parametrize("setting", ablations.SETTINGS)
-def test_every_ablation_is_a_configuration_of_its_own(setting):
-    usual, changed = ablations.config_of("the preset", 1), ablations.config_of(setting, 1)
-    assert usual.seed == ablations.TRAINING_SEEDS_APART
-    assert (usual == changed) == (setting == "the preset")

@@ -17,8 +17,9 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from esper_agents.runner import run_episodes
 from esper_agents.simic import GymnasiumVecEnv, MaskableRecurrentPPO
 from esper_agents.tamiyo import Interface
-from esper_agents.tamiyo.policy import BlueprintFeatures, TamiyoPolicy, policy_arguments
+from esper_agents.tamiyo.policy import PATIENCE, BlueprintFeatures, TamiyoPolicy, policy_arguments
 from esper_agents.tamiyo.policy_files import PolicyFileError, load_policy, save_policy
+from esper_env.leyline import Op
 from esper_env.leyline.observation import blueprint_code
 
 SHAPES = {
@@ -110,6 +111,27 @@ def test_lesson_14_nothing_keeps_a_probability_from_vanishing(make_tiny):
     assert distribution.probs[0, 0] == 1.0 and distribution.entropy().item() < 1e-6
 
 
+def test_a_patient_start_tries_all_operations_alike_and_prunes_rarely(make_tiny):
+    env = make_tiny(1)
+    operations = np.array([int(action.op) for action in Interface.of(env).actions])
+    zeros = torch.zeros(1, 1, 16)
+
+    def shares(**kwargs):
+        policy = make_policy(env, **kwargs)
+        with torch.no_grad():
+            policy.action_net.weight.zero_()
+        distribution, _ = policy.get_distribution(
+            torch.rand(1, 128), RNNStates((zeros, zeros), (zeros, zeros)), torch.ones(1)
+        )
+        return np.bincount(operations, weights=distribution.probs[0].detach().numpy())
+
+    patient, uniform = shares(), shares(start="uniform")
+    np.testing.assert_allclose(uniform, np.bincount(operations) / len(operations), rtol=1e-5)
+    others = np.delete(patient, Op.PRUNE)
+    np.testing.assert_allclose(others, others[0], rtol=1e-5)
+    assert patient[Op.PRUNE] == pytest.approx(np.exp(-PATIENCE) * others[0], rel=1e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_file_gives_the_same_controller_back(make_tiny, tmp_path, shape):
     venv = make_tiny(2, episode_length=12)
@@ -117,7 +139,7 @@ def test_a_file_gives_the_same_controller_back(make_tiny, tmp_path, shape):
     model.learn(24)
     path = tmp_path / "policy.safetensors"
     save_policy(model.policy, path, venv, origin={"command": "test", "seed": 0})
-    controller = load_policy(path, venv)
+    controller = load_policy(path, venv, deterministic=True)
     assert controller.description["origin"] == {"command": "test", "seed": 0}
     obs, info = venv.reset(seed=3)
     mine, state, start = None, None, np.ones(2, bool)
@@ -133,7 +155,7 @@ def test_a_file_gives_the_same_controller_back(make_tiny, tmp_path, shape):
 def test_drawn_actions_come_from_the_controllers_own_seed(make_tiny, tmp_path):
     venv = make_tiny(2)
     save_policy(make_policy(venv), tmp_path / "p", venv)
-    controllers = [load_policy(tmp_path / "p", deterministic=False, seed=s) for s in (1, 1, 2)]
+    controllers = [load_policy(tmp_path / "p", seed=s) for s in (1, 1, 2)]
     first, again, other = [run_episodes(c, venv, 1, seed=0)[0].actions for c in controllers]
     assert first == again != other
 

@@ -33,6 +33,8 @@ SMALL = {
     "rounds": 1,
     "num_workers": 1,
     "learning_rate": 0.03,
+    "minibatches": 1,
+    "critic_warmup": 0,
 }
 FLAGS = [
     *("--task", "tiny", "--env-json", json.dumps(HOSTS), "--envs", "2", "--episode-length", "8"),
@@ -147,6 +149,9 @@ CHANGES = {
     "ent_coef": 0.2,
     "vf_coef": 0.1,
     "max_grad_norm": 0.01,
+    "reward_scale": 1.0,
+    "critic_warmup": 1,
+    "start": "uniform",
     "memory_size": 12,
     "memory": "none",
     "critic": "v",
@@ -172,6 +177,27 @@ def test_every_setting_changes_what_is_learned(tmp_path, usual, setting):
 @pytest.mark.parametrize("setting", [{"num_workers": 2}, {"devices": ("cpu", "cpu")}, {"save_every": 3}])
 def test_settings_that_change_no_result(tmp_path, usual, setting):
     assert trained(tmp_path, **setting) == usual
+
+
+def test_while_the_critic_warms_up_the_actor_learns_nothing_from_the_rewards(tmp_path):
+    def actor(rounds):
+        trainer = Trainer(PPOConfig(**SMALL | {"critic_warmup": 2, "rounds": rounds}), tmp_path)
+        before = [p.detach().clone() for p in trainer.model.policy.action_net.parameters()]
+        trainer.run(progress=False, report=lambda _: None)
+        trainer.env.close()
+        after = [p.detach() for p in trainer.model.policy.action_net.parameters()]
+        return [float((a - b).abs().max()) for a, b in zip(after, before, strict=True)]
+
+    assert max(actor(2)) == 0.0
+    assert min(actor(3)) > 0.0
+
+
+def test_the_learner_sees_rewards_in_its_own_unit_and_the_log_shows_the_environments(tmp_path):
+    trainer = Trainer(PPOConfig(**SMALL | {"reward_scale": 50.0}), tmp_path)
+    trainer.run(progress=False, report=lambda _: None)
+    trainer.env.close()
+    (row,) = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert trainer.model.rollout_buffer.rewards.sum(0).mean() == pytest.approx(50.0 * row["round/return"], rel=1e-4)
 
 
 def test_a_discount_warns(tmp_path):

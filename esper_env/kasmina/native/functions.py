@@ -16,7 +16,7 @@ Gradients = tuple[torch.Tensor | None, ...]
 
 def _call(name: str, *arguments: Any) -> None:
     """Call a kernel. The arguments hold the tensors until it returns."""
-    getattr(loaded(), name)(*(a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments))
+    getattr(loaded(), name)(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])
 
 
 def _empty(h: int, w: int, channels: int, n: int) -> torch.Tensor:
