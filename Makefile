@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help demo test lint tables
 
 help:
-	@echo "make demo    train a first agent, compare it with scripted ones: a table and a picture"
+	@echo "make demo    train the agent for a few rounds, compare it with scripted ones: a table and a picture"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make tables  rewrite the generated tables in docs/"

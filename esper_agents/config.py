@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 from difflib import get_close_matches
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import gymnasium
+import torch
 import tyro
 from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -46,6 +47,22 @@ JsonObject = Annotated[
 """A dict that the command line takes as JSON."""
 
 
+def usual_device() -> str:
+    """The device that is used unless one is named."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: with what there is.
+    """
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
+    if name not in there:
+        raise ValueError(f"there is no device {name!r}; choose from {', '.join(there)}")
+
+
 def _hint(name: str, choices: list[str]) -> str:
     near = get_close_matches(name, choices, 1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
@@ -55,6 +72,8 @@ class EnvironmentConfig(BaseModel):
     """Which environment is run. The fields are the command line's flags, with these words as their help."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    NOT_YET: ClassVar[tuple[str, ...]] = ("gpu_preload", "telemetry_dir", "sanctum", "overwatch", "wandb")
+    """Flags whose feature does not exist yet."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +100,20 @@ class EnvironmentConfig(BaseModel):
     """Seed of the first episode, below 1000000."""
     num_workers: Annotated[int | None, Field(ge=1)] = None
     """Environment threads; None is one per core."""
+    devices: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Devices over which the environments are spread; None is the policy's, or cuda:0 if it is there, else cpu."""
+    gpu_preload: bool = False
+    """Keep the data set on the environments' devices (not available yet)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the host networks."""
+    telemetry_dir: str | None = None
+    """Folder of the runs' logs (not available yet)."""
+    sanctum: bool = False
+    """Show the run in the terminal (not available yet)."""
+    overwatch: bool = False
+    """Show the run in a browser (not available yet)."""
+    wandb: bool = False
+    """Log to Weights & Biases (not available yet)."""
 
     @field_validator("task")
     @classmethod
@@ -101,7 +134,7 @@ class EnvironmentConfig(BaseModel):
     @field_validator("env_json")
     @classmethod
     def _known_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        flags = {"task", *cls.model_fields}
+        flags = {"task", "device", *cls.model_fields}
         choices = [name for name in inspect.signature(Settings.resolve).parameters if name not in flags]
         for name in arguments:
             if name in flags:
@@ -109,6 +142,20 @@ class EnvironmentConfig(BaseModel):
             if name not in choices:
                 raise ValueError(f"the environment has no argument {name!r}; {_hint(name, choices)}")
         return arguments
+
+    @model_validator(mode="after")
+    def _available(self) -> Self:
+        for name in self.NOT_YET:
+            if getattr(self, name):
+                raise ValueError(f"--{name.replace('_', '-')} is not available yet")
+        for device in self.env_devices:
+            check_device(device)
+        return self
+
+    @property
+    def env_devices(self) -> tuple[str, ...]:
+        """Where the environments run, in turn."""
+        return self.devices or (usual_device(),)
 
     @property
     def env_id(self) -> str:
@@ -130,6 +177,8 @@ class EnvironmentConfig(BaseModel):
             dataset=self.dataset,
             data_root=self.data_root,
             episode_length=self.episode_length,
+            device=self.env_devices,
+            precision=self.precision,
             **self.env_json,
             **arguments,
         )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, ValidationError, model_validator
 from tyro.conf import arg
 
-from esper_agents.config import FIRST_RESERVED_SEED, EnvironmentConfig
-from esper_agents.runner import VectorEnv
+from esper_agents.config import FIRST_RESERVED_SEED, EnvironmentConfig, check_device, usual_device
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cifar_baseline": {},
@@ -33,6 +31,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class PPOConfig(EnvironmentConfig):
     """Train Tamiyo's policy with PPO."""
+
+    NOT_YET: ClassVar[tuple[str, ...]] = ("gpu_preload", "force_compile", "sanctum", "overwatch", "wandb")
 
     preset: str = "cifar_baseline"
     """Hyperparameters to start from."""
@@ -78,24 +78,12 @@ class PPOConfig(EnvironmentConfig):
     """All environments of a round share one seed."""
     device: str = "auto"
     """Device of the policy; auto is cuda:0 if it is there, else cpu."""
-    devices: Annotated[tuple[str, ...], Field(strict=False)] | None = None
-    """Devices over which the environments are spread; None is the policy's."""
-    gpu_preload: bool = False
-    """Keep the data set on the environments' devices (not available yet)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the host networks."""
     compile_mode: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = "auto"
     """torch.compile of the policy update; auto is on with CUDA and off on a CPU."""
     force_compile: bool = False
     """Compile under a screen too (not available yet)."""
     telemetry_dir: str = "runs"
     """Folder of the runs; each has one of its own in it."""
-    sanctum: bool = False
-    """Show the run in the terminal (not available yet)."""
-    overwatch: bool = False
-    """Show the run in a browser (not available yet)."""
-    wandb: bool = False
-    """Log to Weights & Biases (not available yet)."""
     save_dir: str | None = None
     """Folder of the checkpoints; None is the run's."""
     save_every: Annotated[int, Field(ge=1)] = 1
@@ -107,9 +95,6 @@ class PPOConfig(EnvironmentConfig):
     def _possible(self) -> PPOConfig:
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
-        for name in ("gpu_preload", "force_compile", "sanctum", "overwatch", "wandb"):
-            if getattr(self, name):
-                raise ValueError(f"--{name.replace('_', '-')} is not available yet")
         needed = self.rounds * (1 if self.group_seeds else self.envs)
         if self.seed + needed > FIRST_RESERVED_SEED:
             raise ValueError(
@@ -117,17 +102,17 @@ class PPOConfig(EnvironmentConfig):
                 f"training has those below {FIRST_RESERVED_SEED}"
             )
         if self.minibatches > self.envs:
-            raise ValueError(f"{self.minibatches} minibatches of whole episodes need as many --envs, not {self.envs}")
-        for device in (self.policy_device, *self.env_devices):
-            check_device(device)
+            raise ValueError(
+                f"{self.minibatches} minibatches of whole episodes need as many --envs, not {self.envs}: set --envs "
+                "higher or --minibatches lower"
+            )
+        check_device(self.policy_device)
         return self
 
     @property
     def policy_device(self) -> str:
         """Where the policy runs."""
-        if self.device != "auto":
-            return self.device
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        return usual_device() if self.device == "auto" else self.device
 
     @property
     def env_devices(self) -> tuple[str, ...]:
@@ -138,21 +123,6 @@ class PPOConfig(EnvironmentConfig):
     def batch_size(self) -> int:
         """Transitions of a minibatch."""
         return -(-self.envs * self.episode_length // self.minibatches)
-
-    def make(self, num_envs: int, **arguments: Any) -> VectorEnv:
-        """Build the environments; see `EnvironmentConfig.make`."""
-        return super().make(num_envs, device=self.env_devices, precision=self.precision, **arguments)
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        ValueError: with what there is.
-    """
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
-    if name not in there:
-        raise ValueError(f"there is no device {name!r}; choose from {', '.join(there)}")
 
 
 def base_config(arguments: Sequence[str]) -> PPOConfig:

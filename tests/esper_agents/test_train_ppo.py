@@ -293,7 +293,7 @@ def test_lesson_12_the_horizon_is_an_end_that_nothing_is_added_to(tmp_path):
 
 
 def test_lesson_13_updates_leave_the_policy_that_acted(tmp_path):
-    """Four passes by default; the ratio is to the policy that acted, so KL and clipping are not 0."""
+    """Several passes by default; the ratio is to the policy that acted, so KL and clipping are not 0."""
     trained(tmp_path)
     (row,) = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert row["train/approx_kl"] > 1e-3
