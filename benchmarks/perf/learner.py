@@ -2,7 +2,8 @@
 
 Both sides hold the same rollout, 8 environments x 150 steps of whole episodes, and the same network: one memory of
 512 for actor and critic. Beside it RecurrentPPO with its own default of two memories. One intra-op thread. The
-figure is the median over processes of the ratio of the medians within a process, sides interleaved.
+figure is the median over processes of the ratio of the medians within a process, sides interleaved; ``--write`` puts
+it into ``docs/performance.md``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -23,8 +25,13 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from benchmarks.pages import fill as fill_page
+from benchmarks.pages import markdown
 from esper_agents.simic import MaskableRecurrentPPO
 
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+MINIBATCHES = {1: 4, 4: 8}
+"""Minibatches of an epoch, and how many times faster an epoch is to be."""
 ENVS, STEPS, WIDTH, ACTIONS, MEMORY = 8, 150, 128, 40, 512
 ONE_MEMORY = {"shared_lstm": True, "enable_critic_lstm": False}
 
@@ -93,11 +100,11 @@ def seconds(model: RecurrentPPO) -> float:
     return time.perf_counter() - start
 
 
-def measure(repeats: int) -> dict[str, float]:
-    """Ratios of this process, sides interleaved."""
+def measure(repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side by number of minibatches, medians of this process, sides interleaved."""
     torch.set_num_threads(1)
-    ratios = {}
-    for minibatches in (1, 4):
+    seconds_of = {}
+    for minibatches in MINIBATCHES:
         sides = {
             "ours": learner(MaskableRecurrentPPO, minibatches, ONE_MEMORY),
             "one memory": learner(RecurrentPPO, minibatches, ONE_MEMORY),
@@ -109,11 +116,19 @@ def measure(repeats: int) -> dict[str, float]:
         for _ in range(repeats):
             for name, model in sides.items():
                 times[name].append(seconds(model))
-        medians = {name: float(np.median(values)) for name, values in times.items()}
-        for name in ("one memory", "two memories"):
-            ratios[f"{minibatches} minibatches, {name}"] = medians[name] / medians["ours"]
-        ratios[f"{minibatches} minibatches, seconds of ours"] = medians["ours"]
-    return ratios
+        seconds_of[str(minibatches)] = [float(np.median(values)) for values in times.values()]
+    return seconds_of
+
+
+def table(runs: list[dict[str, list[float]]]) -> str:
+    """Median ratios over the processes with their range, a line for each number of minibatches."""
+    head = ["minibatches", "ours, s", "RecurrentPPO, the same network", "goal", "RecurrentPPO, its defaults"]
+    lines = []
+    for minibatches, goal in MINIBATCHES.items():
+        ours, one, two = np.array([run[str(minibatches)] for run in runs]).T
+        ratios = [f"{np.median(r):.1f} times [{r.min():.1f}, {r.max():.1f}]" for r in (one / ours, two / ours)]
+        lines.append([str(minibatches), f"{np.median(ours):.3f}", ratios[0], f"{goal}", ratios[1]])
+    return markdown(head, lines)
 
 
 def main() -> int:
@@ -121,6 +136,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.perf.learner", description=__doc__)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     parser.add_argument("--one", action="store_true", help="measure in this process and print JSON")
     arguments = parser.parse_args()
     if arguments.one:
@@ -131,9 +147,10 @@ def main() -> int:
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(arguments.processes)
     ]
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        print(f"{name:<32} {np.median(values):6.2f}  [{min(values):.2f}, {max(values):.2f}]")
+    text = table(runs)
+    print(text)
+    if arguments.write:
+        fill_page(PAGE, {"learner": text})
     return 0
 
 
