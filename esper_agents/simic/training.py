@@ -162,12 +162,33 @@ class Trainer:
                     f"{path} is of a run with --{name.replace('_', '-')} {theirs.get(name)!r}, not {value!r}: resume "
                     "with the settings the run was started with"
                 )
+        self.env.reset()
+        self._compare_provenance(path, values["run"]["provenance"])
         checkpoints.restore(self.model, tensors, values)
         self.round = values["run"]["round"]
         log = self.folder / LOG
         if log.exists():  # rounds after the checkpoint are run again
             rows = [line for line in log.read_text().splitlines() if line.endswith("}")]
             log.write_text("".join(f"{line}\n" for line in rows if json.loads(line)["round"] <= self.round))
+
+    def _compare_provenance(self, path: Path, theirs: dict[str, Any]) -> None:
+        mine = self._provenance()
+        if mine["digest"] != theirs["digest"]:
+            raise checkpoints.CheckpointError(
+                f"{path} is of a run on the data {theirs['dataset']!r} ({theirs['digest'][:12]}), not on "
+                f"{mine['dataset']!r} ({mine['digest'][:12]}): say where they are with --dataset and --data-root"
+            )
+        differs = [f"{name} {mine[name]} in place of {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        if differs:
+            warnings.warn(
+                f"the run goes on with {', '.join(differs)}: it will not end bit for bit as if it had not stopped",
+                stacklevel=2,
+            )
+
+    def _provenance(self) -> dict[str, Any]:
+        """What the environments' numbers come from, once they were reset."""
+        provenance = self.env.get_attr("provenance", 0)[0]
+        return {name: provenance[name] for name in ("dataset", "digest", "torch", "kernels")}
 
     def _settings(self) -> dict[str, Any]:
         return json.loads(self.config.model_dump_json())  # type: ignore[no-any-return]
@@ -177,7 +198,7 @@ class Trainer:
             checkpoints.write(self.checkpoints, self.round, self._last)
             self._last = None
             origin = {"command": self.command, "round": self.round, "config": self._settings()}
-            origin["data"] = self.env.get_attr("provenance", 0)[0]["digest"]
+            origin["provenance"] = self._provenance()
             policy = self.model.policy
             assert isinstance(policy, TamiyoPolicy)
             save_policy(policy, self.folder / POLICY, self.env, origin=origin)
@@ -222,7 +243,8 @@ class Trainer:
         steps = config.envs * config.episode_length
         model.learn(steps, callback=log, log_interval=None, reset_num_timesteps=False)
         done = self.round + 1
-        data = checkpoints.capture(model, {"round": done, "config": self._settings()})
+        run = {"round": done, "config": self._settings(), "provenance": self._provenance()}
+        data = checkpoints.capture(model, run)
         self._record(model.logger, done, log.summary() | {"seconds": time.perf_counter() - start})
         self.round, self._last = done, data  # an interruption before this line loses the round, and nothing else
 

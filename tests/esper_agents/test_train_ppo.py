@@ -19,9 +19,11 @@ import esper_agents
 from benchmarks.resume import killed_and_resumed, policy_of, train
 from esper_agents.ppo_config import PRESETS, PPOConfig, base_config
 from esper_agents.runner import run_episodes
+from esper_agents.simic.checkpoints import CheckpointError
 from esper_agents.simic.training import Trainer
 from esper_agents.tamiyo.policy_files import policy_digest
 from esper_agents.train import main
+from esper_env.state import pack, unpack
 
 HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
 SMALL = {
@@ -135,6 +137,27 @@ def test_bad_checkpoints_are_clear_errors_before_any_work(tmp_path, capsys):
     assert "others beside it: round-000001.checkpoint" in capsys.readouterr().err
     assert main(["ppo", *FLAGS, "--rounds", "2", "--seed", "1", "--resume", str(saved[0])]) == 2
     assert "run with --seed 0, not 1" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_data_it_was_started_with_and_says_what_else_changed(tmp_path):
+    def resumed(**changes):
+        tensors, values = unpack(saved)
+        values["run"]["provenance"] |= changes
+        path.write_bytes(pack(tensors, values))
+        trainer = Trainer(PPOConfig(**SMALL | {"rounds": 2}), tmp_path / "run")
+        try:
+            trainer.resume(path)
+        finally:
+            trainer.env.close()
+
+    trained(tmp_path / "run")
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    saved = path.read_bytes()
+    resumed()
+    with pytest.raises(CheckpointError, match=r"on the data 'synthetic' \(0000.*, not on 'synthetic'.*--data-root"):
+        resumed(digest="0" * 64)
+    with pytest.warns(UserWarning, match="in place of abacus: it will not end bit for bit"):
+        resumed(kernels="abacus")
 
 
 CHANGES = {
