@@ -21,7 +21,10 @@ from esper_env.kasmina.native.functions import (
     affine,
     convolved,
     crops,
+    depthwise,
+    group_normed,
     lanes,
+    scaled_sum,
     sgd,
 )
 from esper_env.kasmina.native.library import KernelsNotBuiltError, in_use, torch_kernels
@@ -53,6 +56,8 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """Convolution of (N, C, H, W) with (O, C, k, k), k odd, stride 1, padded to the same size."""
     if not _native(x):
         return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+    if not torch.is_grad_enabled():  # a function without a gradient to come costs half
+        return convolved(x, weight, bias, relu=False)
     out: torch.Tensor = ConvolutionFunction.apply(x, weight, bias)
     return out
 
@@ -61,6 +66,8 @@ def max_pool(x: torch.Tensor) -> torch.Tensor:
     """2x2 max pooling of (N, C, H, W)."""
     if not _native(x):
         return F.max_pool2d(x, 2)
+    if not torch.is_grad_enabled():
+        return affine(x, None, None, pool=True, relu=False)
     out: torch.Tensor = MaxPoolFunction.apply(x)
     return out
 
@@ -69,6 +76,8 @@ def scaled_add(h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.T
     """h + scale x for h and x of shape (N, C, H, W) and scale (C,)."""
     if not _native(h) or x.dtype is not h.dtype:
         return torch.addcmul(h, x, scale[:, None, None].to(x.dtype))
+    if not torch.is_grad_enabled():
+        return scaled_sum(h, x, scale)
     out: torch.Tensor = ScaledAddFunction.apply(h, x, scale)
     return out
 
@@ -118,6 +127,8 @@ class Conv2d(nn.Conv2d):
             return conv2d(x, self.weight, self.bias)
         if not _native(x) or self.bias is not None or self.weight.shape[:2] != (self.groups, 1):
             return super().forward(x)
+        if not torch.is_grad_enabled():
+            return depthwise(x, self.weight)
         out: torch.Tensor = DepthwiseFunction.apply(x, self.weight)
         return out
 
@@ -134,5 +145,8 @@ class GroupNorm(nn.GroupNorm):
         if not _native(x):
             out = super().forward(x)
             return F.relu(out, inplace=True) if self.relu else out
-        normed: torch.Tensor = GroupNormFunction.apply(x, self.num_groups, self.weight, self.bias, self.eps, self.relu)
+        arguments = (x, self.num_groups, self.weight, self.bias, self.eps, self.relu)
+        if not torch.is_grad_enabled():
+            return group_normed(*arguments)[0]
+        normed: torch.Tensor = GroupNormFunction.apply(*arguments)
         return normed

@@ -144,6 +144,15 @@ class ConvolutionFunction(torch.autograd.Function):
         return dx, dweight, dbias
 
 
+def depthwise(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Each channel of (N, C, H, W) convolved with its own of (C, 1, k, k)."""
+    x, weight = lanes(x), weight.contiguous()
+    n, channels, h, w = x.shape
+    y = _empty_like(x)
+    _call("depthwise", x, weight, y, h, w, channels, weight.shape[2], n, False)
+    return y
+
+
 class DepthwiseFunction(torch.autograd.Function):
     """x (N, C, H, W), weight (C, 1, k, k) to (N, C, H, W)."""
 
@@ -151,10 +160,7 @@ class DepthwiseFunction(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         x, weight = lanes(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
-        n, channels, h, w = x.shape
-        y = _empty_like(x)
-        _call("depthwise", x, weight, y, h, w, channels, weight.shape[2], n, False)
-        return y
+        return depthwise(x, weight)
 
     @staticmethod
     @once_differentiable
@@ -208,6 +214,18 @@ class BatchNormFunction(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None, None
 
 
+def group_normed(  # noqa: PLR0917
+    x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """[ReLU of] the group norm of (N, C, H, W), and each group's mean and 1/deviation, (groups, N)."""
+    x = lanes(x)
+    n, channels, h, w = x.shape
+    y = _empty_like(x)
+    mean, rstd = x.new_empty(2, groups, n)
+    _call("group_norm", x, weight, bias, mean, rstd, eps, y, h, w, channels, groups, n, relu)
+    return y, mean, rstd
+
+
 class GroupNormFunction(torch.autograd.Function):
     """[ReLU of] the group norm of (N, C, H, W)."""
 
@@ -216,12 +234,9 @@ class GroupNormFunction(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool
     ) -> torch.Tensor:
         x = lanes(x)
-        n, channels, h, w = x.shape
-        y = _empty_like(x)
-        mean, rstd = x.new_empty(2, groups, n)
-        _call("group_norm", x, weight, bias, mean, rstd, eps, y, h, w, channels, groups, n, relu)
+        y, mean, rstd = group_normed(x, groups, weight, bias, eps, relu)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.options = groups, n, relu
+        ctx.options = groups, len(x), relu
         return y
 
     @staticmethod
@@ -255,6 +270,15 @@ class MaxPoolFunction(torch.autograd.Function):
         return dx
 
 
+def scaled_sum(h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """h + scale x for h and x (N, C, H, W), scale (C,)."""
+    x = lanes(x)
+    n, channels, height, width = x.shape
+    y = _empty_like(x)
+    _call("scaled_add", lanes(h), x, scale, y, height * width, channels, n)
+    return y
+
+
 class ScaledAddFunction(torch.autograd.Function):
     """h + scale x for h and x (N, C, H, W), scale (C,)."""
 
@@ -262,10 +286,7 @@ class ScaledAddFunction(torch.autograd.Function):
     def forward(ctx: Any, h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         x = lanes(x)
         ctx.save_for_backward(x, scale)
-        n, channels, height, width = x.shape
-        y = _empty_like(x)
-        _call("scaled_add", lanes(h), x, scale, y, height * width, channels, n)
-        return y
+        return scaled_sum(h, x, scale)
 
     @staticmethod
     @once_differentiable
