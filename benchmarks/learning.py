@@ -199,7 +199,7 @@ def draw(path: Path) -> None:
             shares = [np.mean([c[f"operation_share/{op.name}"] for c in curves], 0) for op in ops]
             for op, share in zip(ops, shares, strict=True):
                 middle.plot(range(1, 1 + len(share)), 100 * share, label=op.name)
-            middle.legend(frameon=False, fontsize=8)
+            middle.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         middle.set(
             title="operations other than WAIT, mean of the runs", xlabel="round", ylabel="% of all steps", ylim=0
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class MaskableRecurrentPPO(RecurrentPPO):
             `MaskableRecurrentActorCriticPolicy`.
         env: its actions are `Discrete` or `MultiDiscrete`.
         use_masking: ask the environment for masks; an environment that has none is then an error.
+        normalize_over: what `normalize_advantage` takes mean and deviation of. A minibatch, as in the parent, holds few
+            sequences when they are long; its mean then takes away what sets them apart, and "rollout" is better.
         reward_scale: rewards are multiplied by this before anything is learned from them. Actor and critic share
             their memory, so returns should be of order one; episode statistics keep the environment's unit.
         critic_warmup: for this many steps only the critic learns. The advantages of an untrained critic say
@@ -74,11 +76,12 @@ class MaskableRecurrentPPO(RecurrentPPO):
         env: GymEnv | str,
         *,
         use_masking: bool = True,
+        normalize_over: Literal["minibatch", "rollout"] = "minibatch",
         reward_scale: float = 1.0,
         critic_warmup: int = 0,
         **kwargs: Any,
     ) -> None:
-        self.use_masking = use_masking
+        self.use_masking, self.normalize_over = use_masking, normalize_over
         self.reward_scale, self.critic_warmup = reward_scale, critic_warmup
         super().__init__(policy, env, **kwargs)
 
@@ -226,13 +229,13 @@ class MaskableRecurrentPPO(RecurrentPPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         clip = float(self.clip_range(self._current_progress_remaining))
-        centre, spread = self._advantage_scale()
+        scale = self._advantage_scale()
         logs: dict[str, list[float]] = {}
         for _ in range(self.n_epochs):
             epoch: dict[str, list[float]] = {}
             stopped = False
             for batch in self.rollout_buffer.get(self.batch_size):
-                loss, measured = self._loss(batch, clip, centre, spread)
+                loss, measured = self._loss(batch, clip, scale)
                 for name, value in measured.items():
                     epoch.setdefault(name, []).append(float(value))
                 if self.target_kl is not None and epoch["approx_kl"][-1] > 1.5 * self.target_kl:
@@ -255,28 +258,29 @@ class MaskableRecurrentPPO(RecurrentPPO):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip)
 
-    def _advantage_scale(self) -> tuple[float, float]:
-        """Mean and standard deviation of the rollout's advantages, or 0 and 1 without normalisation.
-
-        Of the whole rollout: a minibatch holds few sequences, and its own mean would take away what sets them apart.
-        """
-        if not self.normalize_advantage:
-            return 0.0, 1.0
-        buffer = self.rollout_buffer
-        advantages = buffer.advantages[buffer.weights > 0.0].astype(np.float64)
-        return float(advantages.mean()), float(advantages.std()) + 1e-8
+    def _advantage_scale(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of the rollout's advantages, if they are what minibatches are normalised by."""
+        if not self.normalize_advantage or self.normalize_over == "minibatch":
+            return None
+        advantages = self.rollout_buffer.advantages[self.rollout_buffer.weights > 0.0].astype(np.float64)
+        return float(advantages.mean()), float(advantages.std())
 
     def _loss(
-        self, batch: Minibatch, clip: float, centre: float, spread: float
+        self, batch: Minibatch, clip: float, scale: tuple[float, float] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a minibatch, and what is logged of it."""
+        """The loss of a minibatch, and what is logged of it; `scale` is what `_advantage_scale` returned."""
         weights = batch.weights / batch.weights.sum().clamp(min=1.0)
 
         def mean(x: torch.Tensor) -> torch.Tensor:
             return (x * weights).sum()
 
         evaluation = self.policy.evaluate_sequences(batch)
-        advantages = (batch.advantages - centre) / spread
+        advantages = batch.advantages
+        if scale is not None:
+            advantages = (advantages - scale[0]) / (scale[1] + 1e-8)
+        elif self.normalize_advantage and len(advantages) > 1:
+            centred = advantages - mean(advantages)
+            advantages = centred / (mean(centred**2).sqrt() + 1e-8)
         log_ratio = evaluation.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         policy_loss = -mean(torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)))

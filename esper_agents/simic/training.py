@@ -114,6 +114,7 @@ class Trainer:
             ent_coef=config.ent_coef,
             vf_coef=config.vf_coef,
             max_grad_norm=config.max_grad_norm,
+            normalize_over="rollout",
             reward_scale=config.reward_scale,
             critic_warmup=config.critic_warmup * config.envs * config.episode_length,
             policy_kwargs=policy_arguments(

@@ -237,7 +237,7 @@ def test_ignored_steps_have_no_weight_in_the_loss(make_tiny):
     def loss():
         buffer._tensors, buffer.rng = {}, np.random.default_rng(0)
         (batch,) = buffer.get(None)
-        return model._loss(batch, 0.2, *model._advantage_scale())[0].item()
+        return model._loss(batch, 0.2, model._advantage_scale())[0].item()
 
     before = loss()
     buffer.returns[buffer.weights == 0] += 100

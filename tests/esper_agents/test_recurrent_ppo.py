@@ -174,7 +174,7 @@ def test_gradients_are_those_of_a_step_by_step_reference(memory, ops, dtype, tol
         model.policy.double()
         monkeypatch.setattr(model.policy, "extract_features", lambda observations: observations.double())
     (batch,) = model.rollout_buffer.get(None)
-    mine = gradients(model, model._loss(batch, 0.2, *model._advantage_scale())[0])
+    mine = gradients(model, model._loss(batch, 0.2, model._advantage_scale())[0])
     model.policy.double()
     theirs = gradients(model, reference_loss(model, torch.float64))
     scale = max(g.abs().max() for g in theirs.values())
@@ -408,15 +408,12 @@ def test_a_saved_learner_acts_as_before(tmp_path):
     assert loaded.use_masking and loaded.policy.operations == 3
 
 
-def test_advantages_are_compared_across_the_rollout_not_within_a_minibatch():
-    model, _ = collected(learner(endless=True, envs=2))  # minibatches of one sequence each
+@pytest.mark.parametrize(
+    ("options", "losses"),
+    [({"normalize_over": "rollout"}, [-1.0, 1.0]), ({}, [0.0, 0.0]), ({"normalize_advantage": False}, [-3.0, -1.0])],
+)
+def test_long_sequences_are_told_apart_when_advantages_are_normalised_over_the_rollout(options, losses):
+    model, _ = collected(learner(endless=True, envs=2, **options))  # minibatches of one sequence each
     model.rollout_buffer.advantages[:] = [3.0, 1.0]
-    losses = [model._loss(b, 0.2, *model._advantage_scale())[1] for b in model.rollout_buffer.get(24)]
-    assert sorted(float(measured["policy_gradient_loss"]) for measured in losses) == pytest.approx(
-        [-1.0, 1.0], abs=1e-4
-    )
-    model.normalize_advantage = False
-    losses = [model._loss(b, 0.2, *model._advantage_scale())[1] for b in model.rollout_buffer.get(24)]
-    assert sorted(float(measured["policy_gradient_loss"]) for measured in losses) == pytest.approx(
-        [-3.0, -1.0], abs=1e-4
-    )
+    measured = [model._loss(b, 0.2, model._advantage_scale())[1] for b in model.rollout_buffer.get(24)]
+    assert sorted(float(m["policy_gradient_loss"]) for m in measured) == pytest.approx(losses, abs=1e-4)
