@@ -118,7 +118,20 @@ TASKS = {
         learner={"gamma": 0.4},
     ),
     "CartPole without velocities": Task(
-        lambda: Positions(gymnasium.make("CartPole-v1")), 100_000, (RecurrentPPO,), masks=False
+        lambda: Positions(gymnasium.make("CartPole-v1")),
+        100_000,
+        (RecurrentPPO,),
+        masks=False,
+        learner={  # rl-baselines3-zoo's for RecurrentPPO on this task
+            "n_steps": 32,
+            "batch_size": 256,
+            "n_epochs": 20,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "ent_coef": 0.0,
+            "learning_rate": lambda left: 1e-3 * left,
+            "clip_range": lambda left: 0.2 * left,
+        },
     ),
 }
 LEARNER = {"n_steps": 128, "batch_size": 256, "n_epochs": 8, "learning_rate": 1e-3, "ent_coef": 0.001}
