@@ -28,7 +28,9 @@ SETTINGS: Final[dict[str, Any]] = PRESETS["cifar_baseline"] | {
     "env_json": {"samples_per_epoch": 256, "val_samples": 256},
     "episode_length": 50,
     "memory_size": 128,
-    "rounds": 4,
+    "learning_rate": 1e-3,
+    "critic_warmup": 1,
+    "rounds": 10,
     "telemetry_dir": "demo",
 }
 SCRIPTED: Final = ("wait", "random", "heuristic")
@@ -96,8 +98,8 @@ def main() -> int:
     first = {name: records[0] for name, records in results.items()}
     draw_lives(first, PICTURE, f"Slots' lives in one episode of {config.env_id}, seed {EVALUATION_SEED}")
     print(f"Picture: {PICTURE}. The training run, with TensorBoard's files: {file.parent}.")
-    print(f"Time: {time.monotonic() - started:.0f} s. So few episodes rank nothing, and the agent has hardly begun to")
-    print("learn; README.md has measured results.")
+    print("So few episodes rank nothing, and the agent has hardly begun to learn; README.md has measured results.")
+    print(f"Time: {time.monotonic() - started:.0f} s.")
     return 0
 
 
