@@ -1,19 +1,11 @@
-"""One update epoch of MaskableRecurrentPPO against sb3-contrib's RecurrentPPO: ``python -m benchmarks.perf.learner``.
+"""One update epoch of MaskableRecurrentPPO against sb3-contrib's RecurrentPPO.
 
-Both sides hold the same rollout, 8 environments x 150 steps of whole episodes, and the same network: one memory of
-512 for actor and critic. Beside it RecurrentPPO with its own default of two memories. One intra-op thread. The
-figure is the median over processes of the ratio of the medians within a process, sides interleaved; ``--write`` puts
-it into ``docs/performance.md``.
+All sides hold the same rollout, 8 environments x 150 steps of whole episodes. Ours and the first RecurrentPPO have the
+same network, one memory of 512 for actor and critic; the second has its own default of two memories.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -25,11 +17,11 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks.pages import fill as fill_page
 from benchmarks.pages import markdown
+from benchmarks.perf.measure import Report, Target, each, medians, spread
 from esper_agents.simic import MaskableRecurrentPPO
 
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+SIDES = ("ours", "one memory", "two memories")
 MINIBATCHES = {1: 4, 4: 8}
 """Minibatches of an epoch, and how many times faster an epoch is to be."""
 ENVS, STEPS, WIDTH, ACTIONS, MEMORY = 8, 150, 128, 40, 512
@@ -93,66 +85,27 @@ def fill(model: RecurrentPPO) -> None:
     buffer.compute_returns_and_advantage(torch.zeros(ENVS), np.ones(ENVS))
 
 
-def seconds(model: RecurrentPPO) -> float:
-    """Time one update epoch."""
-    start = time.perf_counter()
-    model.train()
-    return time.perf_counter() - start
-
-
-def measure(repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side by number of minibatches, medians of this process, sides interleaved."""
-    torch.set_num_threads(1)
-    seconds_of = {}
+def measure(process: int) -> dict[str, Any]:
+    """Seconds of each side by number of minibatches."""
+    out: dict[str, Any] = {}
     for minibatches in MINIBATCHES:
-        sides = {
-            "ours": learner(MaskableRecurrentPPO, minibatches, ONE_MEMORY),
-            "one memory": learner(RecurrentPPO, minibatches, ONE_MEMORY),
-            "two memories": learner(RecurrentPPO, minibatches, {}),
-        }
-        for model in sides.values():
-            model.train()
-        times = {name: [] for name in sides}  # type: dict[str, list[float]]
-        for _ in range(repeats):
-            for name, model in sides.items():
-                times[name].append(seconds(model))
-        seconds_of[str(minibatches)] = [float(np.median(values)) for values in times.values()]
-    return seconds_of
+        models = [
+            learner(MaskableRecurrentPPO, minibatches, ONE_MEMORY),
+            learner(RecurrentPPO, minibatches, ONE_MEMORY),
+            learner(RecurrentPPO, minibatches, {}),
+        ]
+        out[str(minibatches)] = medians({side: m.train for side, m in zip(SIDES, models, strict=True)}, 5)
+    return out
 
 
-def table(runs: list[dict[str, list[float]]]) -> str:
-    """Median ratios over the processes with their range, a line for each number of minibatches."""
-    head = ["minibatches", "ours, s", "RecurrentPPO, the same network", "goal", "RecurrentPPO, its defaults"]
-    lines = []
+def report(rows: list[dict[str, Any]]) -> Report:
+    """Ratios for each number of minibatches."""
+    lines, targets = [], []
     for minibatches, goal in MINIBATCHES.items():
-        ours, one, two = np.array([run[str(minibatches)] for run in runs]).T
-        ratios = [f"{np.median(r):.1f} times [{r.min():.1f}, {r.max():.1f}]" for r in (one / ours, two / ours)]
-        lines.append([str(minibatches), f"{np.median(ours):.3f}", ratios[0], f"{goal}", ratios[1]])
-    return markdown(head, lines)
-
-
-def main() -> int:
-    """Run the processes and print the medians."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.perf.learner", description=__doc__)
-    parser.add_argument("--processes", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
-    parser.add_argument("--one", action="store_true", help="measure in this process and print JSON")
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.repeats)))
-        return 0
-    command = [sys.executable, "-m", "benchmarks.perf.learner", "--one", "--repeats", str(arguments.repeats)]
-    runs = [
-        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        for _ in range(arguments.processes)
-    ]
-    text = table(runs)
-    print(text)
-    if arguments.write:
-        fill_page(PAGE, {"learner": text})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        ours, one, two = (each(rows, str(minibatches), side) for side in SIDES)
+        ratio = spread(one / ours, ".1f")
+        lines.append([str(minibatches), spread(ours, ".3f"), ratio, spread(two / ours, ".1f")])
+        what = f"one update epoch, 8 x 150 steps, {minibatches} minibatches, RecurrentPPO over ours"
+        targets.append(Target(what, f">= {goal}", ratio, bool(np.median(one / ours) >= goal)))
+    head = ["minibatches", "ours, s", "RecurrentPPO, same network, over ours", "RecurrentPPO, its defaults, over ours"]
+    return Report(markdown(head, lines), targets)

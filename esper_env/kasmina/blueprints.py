@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from esper_env.kasmina.native import Conv2d, GroupNorm
+from esper_env.kasmina.native import Conv2d, GroupNorm, pixel_mean
 
 BlueprintFactory = Callable[[int], nn.Module]
 
@@ -34,7 +34,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
-        weights = torch.sigmoid(self.excite(nn.functional.silu(self.squeeze(x.mean((2, 3))))))  # (N, C)
+        weights = torch.sigmoid(self.excite(nn.functional.silu(self.squeeze(pixel_mean(x)))))  # (N, C)
         return x * weights[:, :, None, None]
 
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from esper_env.kasmina.native import Conv2d, conv_pool_relu, max_pool, norm_pool_relu
+from esper_env.kasmina.native import Conv2d, conv_norm_pool_relu, conv_pool_relu, max_pool, pixel_mean
 
 BN_MOMENTUM = 0.5
 """Weight of the newest batch in the running statistics. An epoch is only 16 batches, and at torch's default of
@@ -80,9 +80,9 @@ class ConvHost(nn.Module):
         return _run_blocks(self, self._block, x, start, stop)
 
     def _block(self, i: int, x: torch.Tensor, pool: bool) -> torch.Tensor:
-        norm = self.norms[i]
-        assert isinstance(norm, nn.BatchNorm2d)
-        return norm_pool_relu(self.convs[i](x), norm, pool=pool)
+        conv, norm = self.convs[i], self.norms[i]
+        assert isinstance(conv, Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        return conv_norm_pool_relu(x, conv, norm, pool=pool)
 
     def inference(self) -> Runner:
         """Return this host with its batch norms folded into its convolutions, as it is now."""
@@ -121,7 +121,7 @@ def _run_blocks(
     while position < stop:
         i, row = divmod(position, rows)
         if position == len(host.boundaries):
-            x = host.head(x.mean((2, 3)))
+            x = host.head(pixel_mean(x))
             position += 1
         elif row == 1:
             x = max_pool(x)

@@ -12,7 +12,7 @@ from torch import nn
 from esper_env.kasmina.alpha import Alpha
 from esper_env.kasmina.flops import forward_flops
 from esper_env.kasmina.hosts import Host, Runner
-from esper_env.kasmina.optim import make_optimizer, set_lr
+from esper_env.kasmina.optim import ClippedSGD
 from esper_env.kasmina.seed import Seed
 from esper_env.kasmina.slot import Slot, is_sound
 from esper_env.leyline import Action, AlphaCurve, Op, Stage, Style
@@ -64,7 +64,7 @@ class GrowingModel:
         self.host = host
         self.end = len(host.boundaries) + 1
         self.seed_key, self.seed_lr, self.alpha_curve = seed_key, seed_lr, alpha_curve
-        self.host_optimizer = make_optimizer(host, host_lr)
+        self.host_optimizer = ClippedSGD(host, host_lr)
         self.host_size = sum(p.numel() for p in host.parameters())
         positions = sorted(host.boundaries.index(name) + 1 for name in slots)
         self.shapes, self.segment_flops = _probe(host, positions, image_shape)
@@ -151,7 +151,7 @@ class GrowingModel:
         slot.seed, slot.blueprint, slot.tempo = seed, blueprint, tempo
         slot.alpha = Alpha(curve=self.alpha_curve)
         slot.sound = is_sound(seed, shape[0], shape[1:])
-        slot.optimizer = make_optimizer(seed, self.seed_lr)
+        slot.optimizer = ClippedSGD(seed, self.seed_lr)
         if slot.sound:
             probe = torch.zeros((1, *shape), device=device)
             _, self.seed_flops[slot.name] = forward_flops(partial(seed, probe, probe, 0.5))
@@ -170,9 +170,7 @@ class GrowingModel:
         alpha = slot.alpha.value
         if slot.seed.style is not Style.MULTIPLY:
             slot.seed.scale.mul_(alpha)
-            momentum = slot.optimizer.state.get(slot.seed.scale, {}).get("momentum_buffer")
-            if momentum is not None:
-                momentum.mul_(alpha)
+            slot.optimizer.state[slot.seed.scale]["momentum_buffer"].mul_(alpha)
         slot.alpha = Alpha(1.0, 1.0, 1.0, curve=self.alpha_curve)
 
     def prune(self, slot: Slot) -> None:
@@ -216,7 +214,7 @@ class GrowingModel:
         assert isinstance(self.host, nn.Module)
         return {"host": self.host} | {f"seed.{s.name}": s.seed for s in self.stream if s.seed is not None}
 
-    def optimizers(self) -> Mapping[str, torch.optim.SGD]:
+    def optimizers(self) -> Mapping[str, ClippedSGD]:
         """Their optimisers, by the same names."""
         return {"host": self.host_optimizer} | {
             f"seed.{s.name}": s.optimizer for s in self.stream if s.optimizer is not None
@@ -229,10 +227,10 @@ class GrowingModel:
 
     def set_lrs(self, host_lr: float) -> None:
         """Set the host's learning rate; fossilised seeds follow it."""
-        set_lr(self.host_optimizer, host_lr)
+        self.host_optimizer.set_lr(host_lr)
         for slot in self.in_stages({Stage.FOSSILIZED}):
             assert slot.optimizer is not None
-            set_lr(slot.optimizer, host_lr)
+            slot.optimizer.set_lr(host_lr)
 
     def is_finite(self) -> bool:
         """Whether every parameter and buffer is finite."""

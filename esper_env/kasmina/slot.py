@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from esper_env.kasmina.alpha import Alpha
+from esper_env.kasmina.optim import ClippedSGD
 from esper_env.kasmina.seed import Seed
 from esper_env.leyline import SlotFacts, Stage, Style
 from esper_env.leyline.lifecycle import BLENDED, EVIDENCE_WINDOW, TRANSITIONS
@@ -93,7 +94,7 @@ class Slot:
     """Seeds ever germinated here; never goes back, not even when a snapshot is restored."""
     alpha: Alpha = field(default_factory=Alpha)
     seed: Seed | None = None
-    optimizer: torch.optim.SGD | None = None
+    optimizer: ClippedSGD | None = None
     blueprint: str | None = None
     tempo: int = 0
     fading: bool = False

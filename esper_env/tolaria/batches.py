@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -169,8 +168,3 @@ def noisy_labels(labels: torch.Tensor, share: float, classes: int, generator: to
     replaced = torch.rand(labels.shape, generator=generator) < share
     random = torch.randint(classes, labels.shape, generator=generator)
     return torch.where(replaced, random, labels)
-
-
-def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Summed cross-entropy in float32."""
-    return F.cross_entropy(logits.float(), labels, reduction="sum")

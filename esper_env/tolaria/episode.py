@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from esper_env.kasmina import GrowingModel, build
-from esper_env.kasmina.optim import clear_momentum
 from esper_env.leyline import Action, AlphaCurve, Style
 from esper_env.leyline.lifecycle import UNCOMMITTED
 from esper_env.tolaria.batches import BatchSource, evaluation_set, noisy_labels, prepare
@@ -214,7 +213,7 @@ class Episode:
             slot.germinations = germinations[slot.name]
         self._remove_uncommitted()
         for optimizer in self.model.optimizers().values():
-            clear_momentum(optimizer)
+            optimizer.clear_momentum()
         self.healthy = capture(self.model)
         self.rollbacks += 1
 

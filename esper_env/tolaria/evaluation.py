@@ -8,11 +8,12 @@ from itertools import combinations
 from math import factorial
 
 import torch
+import torch.nn.functional as F
 
 from esper_env.kasmina import GrowingModel, Runner
 from esper_env.leyline import Stage
 from esper_env.leyline.lifecycle import BLENDED
-from esper_env.tolaria.batches import EvaluationSet, cross_entropy_sum
+from esper_env.tolaria.batches import EvaluationSet
 
 Variant = Mapping[str, float]
 """Alpha of each seed that takes part, by slot; a seed that is not named is absent."""
@@ -54,28 +55,29 @@ def evaluate(model: GrowingModel, data: EvaluationSet, variants: Sequence[Varian
     """
     model.train(False)
     runner = model.inference()
-    totals = torch.zeros((len(variants), 2), dtype=torch.float64)
+    logits: list[list[torch.Tensor]] = [[] for _ in variants]
     flops = 0
-    for images, labels in zip(data.images, data.labels, strict=True):
-        walk = _Walk(model, runner, variants, labels, totals)
+    for images in data.images:
+        walk = _Walk(model, runner, variants, logits)
         walk(images, 0, 0, range(len(variants)))
         flops += walk.flops * len(images)
-    return [Score(float(loss) / data.size, float(hits) / data.size) for loss, hits in totals], flops
+    labels = torch.cat(data.labels)
+    scores = []
+    for parts in logits:
+        whole = torch.cat(parts).float()
+        hits = (whole.argmax(1) == labels).sum()
+        scores.append(Score(float(F.cross_entropy(whole, labels)), float(hits) / data.size))
+    return scores, flops
 
 
 class _Walk:
     """The prefix tree of the variants, walked depth first with one chunk of images."""
 
     def __init__(
-        self,
-        model: GrowingModel,
-        runner: Runner,
-        variants: Sequence[Variant],
-        labels: torch.Tensor,
-        totals: torch.Tensor,
+        self, model: GrowingModel, runner: Runner, variants: Sequence[Variant], logits: list[list[torch.Tensor]]
     ) -> None:
         self.model, self.runner, self.variants = model, runner, variants
-        self.labels, self.totals = labels, totals
+        self.logits = logits
         self.flops = 0
 
     def __call__(self, x: torch.Tensor, position: int, depth: int, group: Sequence[int]) -> None:
@@ -98,11 +100,8 @@ class _Walk:
                     self(slot.seed(x, x, alpha), position, depth, part)
             return
         logits = self._run(x, position, self.model.end)
-        loss = cross_entropy_sum(logits, self.labels)
-        hits = (logits.argmax(1) == self.labels).sum()
         for i in group:
-            self.totals[i, 0] += loss.double().cpu()
-            self.totals[i, 1] += hits.cpu()
+            self.logits[i].append(logits)
 
     def _run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         self.flops += self.model.flops_between(start, stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,10 +42,8 @@ def capture(model: GrowingModel) -> Snapshot:
     for name, module in model.modules().items():
         tensors |= {f"{name}/{key}": value.clone() for key, value in module.state_dict().items()}
     for name, optimizer in model.optimizers().items():
-        for key, parameter in model.modules()[name].named_parameters():
-            momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"{name}/{key}/momentum"] = momentum.clone()
+        for i, momentum in enumerate(optimizer.momenta):
+            tensors[f"{name}/momentum/{i}"] = momentum.clone()
     for slot in model.stream:
         if slot.evidence.norms:
             tensors[f"seed.{slot.name}/norms"] = torch.stack(list(slot.evidence.norms))
@@ -54,7 +52,7 @@ def capture(model: GrowingModel) -> Snapshot:
 
 def _slot_state(slot: Slot) -> dict[str, Any]:
     state = {name: getattr(slot, name) for name in _PLAIN}
-    state |= {"stage": slot.stage.name, "style": slot.style, "alpha": asdict(slot.alpha)}
+    state |= {"stage": slot.stage.name, "style": slot.style, "alpha": dict(vars(slot.alpha))}
     state["evidence"] = {name: getattr(slot.evidence, name) for name in _EVIDENCE}
     state["evidence"]["shadow_gains"] = list(slot.evidence.shadow_gains)
     state["evidence"]["contributions"] = list(slot.evidence.contributions)
@@ -68,12 +66,8 @@ def restore(model: GrowingModel, snapshot: Snapshot) -> None:
     for name, module in model.modules().items():
         state = {key: snapshot.tensors[f"{name}/{key}"] for key in module.state_dict()}
         module.load_state_dict(state)
-        optimizer = model.optimizers()[name]
-        optimizer.state.clear()
-        for key, parameter in module.named_parameters():
-            momentum = snapshot.tensors.get(f"{name}/{key}/momentum")
-            if momentum is not None:
-                optimizer.state[parameter]["momentum_buffer"] = momentum.clone(memory_format=torch.preserve_format)
+        for i, momentum in enumerate(model.optimizers()[name].momenta):
+            momentum.copy_(snapshot.tensors[f"{name}/momentum/{i}"])
 
 
 def _restore_slot(

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from esper_env.kasmina import GrowingModel
-from esper_env.kasmina.optim import clipped_step
 from esper_env.leyline import Stage
 from esper_env.tolaria.batches import BatchSource
 
@@ -56,6 +55,25 @@ def frozen_statistics(host: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
+@contextmanager
+def bystanders(model: GrowingModel) -> Iterator[None]:
+    """Let host and live seeds take part in shadow passes and keep nothing of them.
+
+    Their weights need no gradient meanwhile: a custom function's backward would compute it, though nobody asks for it.
+    """
+    assert isinstance(model.host, nn.Module)
+    modules = [model.host, *(slot.seed for slot in model.stream if slot.seed is not None and slot.live)]
+    weights = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        with frozen_statistics(model.host):
+            yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
 def train_epoch(
     model: GrowingModel,
     source: BatchSource,
@@ -86,12 +104,10 @@ def train_epoch(
             logits, taps = model.forward(images)
             loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        for name, tap in taps.items():
-            with (
-                frozen_statistics(model.host),
-                torch.autocast(torch.device(source.device).type, torch.bfloat16, enabled=bf16),
-            ):
-                _shadow_backward(model, name, tap, labels)
+        if taps:
+            with bystanders(model), torch.autocast(torch.device(source.device).type, torch.bfloat16, enabled=bf16):
+                for name, tap in taps.items():
+                    _shadow_backward(model, name, tap, labels)
         _step(model)
         losses += loss.detach().double() * len(labels)
         hits += (logits.detach().argmax(1) == labels).sum()
@@ -114,12 +130,11 @@ def _shadow_backward(model: GrowingModel, name: str, tap: torch.Tensor, labels: 
 
 def _step(model: GrowingModel) -> None:
     """Clip and step every module on its own."""
-    assert isinstance(model.host, nn.Module)
-    clipped_step(model.host_optimizer, list(model.host.parameters()))
+    model.host_optimizer.clipped_step()
     for slot in model.stream:
         if slot.seed is None or slot.optimizer is None or slot.fading or slot.stage is Stage.GERMINATED:
             continue
-        slot.evidence.norms.append(clipped_step(slot.optimizer, list(slot.seed.parameters())))
+        slot.evidence.norms.append(slot.optimizer.clipped_step())
 
 
 def _epoch_flops(model: GrowingModel) -> tuple[int, int]:

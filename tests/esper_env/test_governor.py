@@ -21,12 +21,7 @@ def bits(module):
 
 
 def momenta(env):
-    return [
-        state["momentum_buffer"]
-        for optimizer in env.episode.model.optimizers().values()
-        for state in optimizer.state.values()
-        if state.get("momentum_buffer") is not None
-    ]
+    return [m for optimizer in env.episode.model.optimizers().values() for m in optimizer.momenta if m.any()]
 
 
 @pytest.fixture

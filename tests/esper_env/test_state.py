@@ -104,14 +104,12 @@ def test_momentum_and_evidence_survive_bitwise(advanced):
     env, state = advanced
     env.set_state(state)
     tensors, values = unpack(state)
-    assert sum(name.endswith("/momentum") and name.startswith("now/host") for name in tensors) == 8
+    assert sum(name.startswith("now/host/momentum/") for name in tensors) == 8
     assert any(name == "now/seed.r0c1/norms" for name in tensors)
     for name, optimizer in env.episode.model.optimizers().items():
-        for key, p in env.episode.model.modules()[name].named_parameters():
-            buffer = optimizer.state.get(p, {}).get("momentum_buffer")
-            saved = tensors.get(f"now/{name}/{key}/momentum")
-            assert (buffer is None) == (saved is None)
-            assert saved is None or torch.equal(buffer, saved)
+        for i, momentum in enumerate(optimizer.momenta):
+            assert momentum.any()
+            assert torch.equal(momentum, tensors[f"now/{name}/momentum/{i}"])
     assert values["episode"]["now"]["r1c0"]["evidence"]["shadow_gains"]
 
 

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from esper_env.kasmina.native import functions
 from esper_env.kasmina.native.functions import (
-    BatchNormFunction,
+    ConvNormFunction,
     ConvolutionFunction,
     DepthwiseFunction,
     GroupNormFunction,
     MaxPoolFunction,
+    PixelMeanFunction,
     ScaledAddFunction,
     affine,
     convolved,
@@ -34,12 +36,13 @@ __all__ = [
     "GroupNorm",
     "KernelsNotBuiltError",
     "conv2d",
+    "conv_norm_pool_relu",
     "conv_pool_relu",
     "crops",
     "in_use",
     "lanes",
     "max_pool",
-    "norm_pool_relu",
+    "pixel_mean",
     "scaled_add",
     "sgd",
     "torch_kernels",
@@ -92,26 +95,31 @@ def conv_pool_relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *,
     return affine(x, None, None, pool=True, relu=True) if pool else x
 
 
-def norm_pool_relu(x: torch.Tensor, norm: nn.BatchNorm2d, *, pool: bool) -> torch.Tensor:
-    """ReLU of the batch norm of (N, C, H, W), over 2x2 maxima if `pool`."""
-    if not _native(x):
-        x = norm(x)
+def conv_norm_pool_relu(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> torch.Tensor:
+    """ReLU of the batch norm of the convolution of (N, C, H, W), over 2x2 maxima if `pool`."""
+    if not _native(x) or conv.bias is not None or not norm.training or x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        x = norm(conv(x))
         # max pooling commutes with ReLU, in values and gradients, and leaves it a quarter of the numbers
-        return F.relu(F.max_pool2d(x, 2) if pool else x, inplace=True)
-    if torch.is_grad_enabled() and (not norm.training or x.numel() == x.shape[1]):
-        x = F.relu(norm(x))
-        return max_pool(x) if pool else x
-    if not norm.training:
-        assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return affine(x, scale, norm.bias - norm.running_mean * scale, pool=pool, relu=True)
+        return F.relu(max_pool(x) if pool else x, inplace=True)
     assert norm.momentum is not None
     running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
     if norm.track_running_stats:
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
         running = norm.running_mean, norm.running_var
-    out: torch.Tensor = BatchNormFunction.apply(x, norm.weight, norm.bias, running, norm.momentum, norm.eps, pool)
+    out: torch.Tensor = ConvNormFunction.apply(
+        x, conv.weight, norm.weight, norm.bias, running, norm.momentum, norm.eps, pool
+    )
+    return out
+
+
+def pixel_mean(x: torch.Tensor) -> torch.Tensor:
+    """(N, C), the mean over the pixels of (N, C, H, W)."""
+    if not _native(x):
+        return x.mean((2, 3))
+    if not torch.is_grad_enabled():
+        return functions.pixel_mean(x)
+    out: torch.Tensor = PixelMeanFunction.apply(x)
     return out
 
 

@@ -59,6 +59,19 @@ void scaled_add_backward(const float* dy, const float* x, const float* scale, fl
     }
 }
 
+// The mean over the pixels of each of their `width` numbers.
+void mean_pixels(const float* x, float* y, int pixels, int width) {
+    std::fill(y, y + width, 0.0f);
+    for (long p = 0; p < pixels; ++p, x += width)
+        for (int j = 0; j < width; ++j) y[j] += x[j];
+    for (int j = 0; j < width; ++j) y[j] /= float(pixels);
+}
+
+void mean_pixels_backward(const float* dy, float* dx, int pixels, int width) {
+    for (long p = 0; p < pixels; ++p, dx += width)
+        for (int j = 0; j < width; ++j) dx[j] = dy[j] / float(pixels);
+}
+
 // One step of SGD with Nesterov momentum for `count` tensors, whose gradients are first clipped together. norms: of
 // each gradient before that. A null gradient is zero, and its tensor is left alone.
 void sgd(int count, float** values, const float** gradients, float** momenta, const int64_t* sizes, const float* decays,

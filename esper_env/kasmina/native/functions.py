@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,14 +15,24 @@ from esper_env.kasmina.native.library import loaded
 Gradients = tuple[torch.Tensor | None, ...]
 
 
+@cache
+def _kernel(name: str) -> Any:
+    return getattr(loaded(), name)
+
+
 def _call(name: str, *arguments: Any) -> None:
     """Call a kernel. The arguments hold the tensors until it returns."""
-    getattr(loaded(), name)(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])
+    _kernel(name)(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])
+
+
+def _strides(w: int, channels: int, n: int) -> tuple[int, int, int, int]:
+    """Of a tensor (n, channels, h, w) with the batch innermost in memory."""
+    return 1, n, w * channels * n, channels * n
 
 
 def _empty(h: int, w: int, channels: int, n: int) -> torch.Tensor:
     """(n, channels, h, w) with the batch innermost in memory."""
-    return torch.empty((h, w, channels, n)).permute(3, 2, 0, 1)
+    return torch.empty_strided((n, channels, h, w), _strides(w, channels, n))
 
 
 def _empty_like(x: torch.Tensor) -> torch.Tensor:
@@ -31,8 +42,11 @@ def _empty_like(x: torch.Tensor) -> torch.Tensor:
 
 def lanes(x: torch.Tensor) -> torch.Tensor:
     """`x`, (N, C, H, W), with the batch innermost in memory."""
+    n, channels, _, w = x.shape
+    if x.stride() == _strides(w, channels, n):
+        return x
     view = x.permute(2, 3, 1, 0)
-    if view.is_contiguous():
+    if view.is_contiguous():  # where a side is 1, its stride says nothing
         return x
     rows = x.permute(0, 2, 3, 1)
     if not rows.is_contiguous():
@@ -106,14 +120,37 @@ def sgd(  # noqa: PLR0917
         for g, v in zip(gradients, values, strict=True)
     ]
     norms = torch.empty(n)
-    loaded().sgd(
+    pointers = ctypes.c_void_p * n
+    _call(
+        "sgd",
         n,
-        *((ctypes.c_void_p * n)(*(None if t is None else t.data_ptr() for t in ts)) for ts in (values, laid, momenta)),
-        (ctypes.c_int64 * n)(*(v.numel() for v in values)),
+        pointers(*[v.data_ptr() for v in values]),
+        pointers(*[None if g is None else g.data_ptr() for g in laid]),
+        pointers(*[m.data_ptr() for m in momenta]),
+        (ctypes.c_int64 * n)(*[v.numel() for v in values]),
         (ctypes.c_float * n)(*decays),
-        *(rate, momentum, clip, norms.data_ptr()),
+        rate,
+        momentum,
+        clip,
+        norms,
     )
     return norms
+
+
+def convolution_gradients(
+    x: torch.Tensor, weight: torch.Tensor, dy: torch.Tensor, needed: Sequence[bool]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The gradients of input and weight of a convolution, those that are needed."""
+    n, inputs, h, w = x.shape
+    outputs, _, k, _ = weight.shape
+    dx = dweight = None
+    if needed[0]:
+        dx = _empty_like(x)
+        _call("convolution", dy, weight, None, dx, h, w, outputs, inputs, k, n, False, True)
+    if needed[1]:
+        dweight = torch.empty_like(weight)
+        _call("convolution_weight", x, dy, dweight, h, w, inputs, outputs, k, n)
+    return dx, dweight
 
 
 class ConvolutionFunction(torch.autograd.Function):
@@ -129,19 +166,8 @@ class ConvolutionFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, weight = ctx.saved_tensors
-        dy = lanes(dy)
-        n, inputs, h, w = x.shape
-        outputs, _, k, _ = weight.shape
-        dx = dweight = dbias = None
-        if ctx.needs_input_grad[0]:
-            dx = _empty_like(x)
-            _call("convolution", dy, weight, None, dx, h, w, outputs, inputs, k, n, False, True)
-        if ctx.needs_input_grad[1]:
-            dweight = torch.empty_like(weight)
-            _call("convolution_weight", x, dy, dweight, h, w, inputs, outputs, k, n)
-        if ctx.needs_input_grad[2]:
-            dbias = dy.sum((0, 2, 3))
-        return dx, dweight, dbias
+        dx, dweight = convolution_gradients(x, weight, lanes(dy), ctx.needs_input_grad)
+        return dx, dweight, dy.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
 
 
 def depthwise(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -179,39 +205,45 @@ class DepthwiseFunction(torch.autograd.Function):
         return dx, dweight
 
 
-class BatchNormFunction(torch.autograd.Function):
-    """ReLU of the batch norm of (N, C, H, W), over 2x2 maxima if `pool`; updates `running` mean and variance."""
+class ConvNormFunction(torch.autograd.Function):
+    """ReLU of the batch norm of a convolution of (N, C, H, W), over 2x2 maxima if `pool`.
+
+    Updates `running` mean and variance.
+    """
 
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,
+        gain: torch.Tensor,
         bias: torch.Tensor,
         running: tuple[torch.Tensor | None, torch.Tensor | None],
         momentum: float,
         eps: float,
         pool: bool,
     ) -> torch.Tensor:
-        x = lanes(x)
-        n, channels, h, w = x.shape
-        y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
-        mean, rstd = x.new_empty(2, channels)
-        _call("batch_norm", x, weight, bias, mean, rstd, *running, momentum, eps, y, h, w, channels, n, pool)
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        x, weight = lanes(x), weight.contiguous()
+        z = convolved(x, weight, None, relu=False)
+        n, channels, h, w = z.shape
+        y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(z)
+        mean, rstd = z.new_empty(2, channels)
+        _call("batch_norm", z, gain, bias, mean, rstd, *running, momentum, eps, y, h, w, channels, n, pool)
+        ctx.save_for_backward(x, weight, z, gain, bias, mean, rstd)
         ctx.pool = pool
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
-        n, channels, h, w = x.shape
-        dx = _empty_like(x)
-        dweight, dbias = weight.new_empty(2, channels)
-        tensors = (lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
-        _call("batch_norm_backward", *tensors, h, w, channels, n, ctx.pool)
-        return dx, dweight, dbias, None, None, None, None
+        x, weight, *norm = ctx.saved_tensors
+        z, gain = norm[:2]
+        n, channels, h, w = z.shape
+        dz = _empty_like(z)
+        dgain, dbias = gain.new_empty(2, channels)
+        _call("batch_norm_backward", lanes(dy), *norm, dz, dgain, dbias, h, w, channels, n, ctx.pool)
+        dx, dweight = convolution_gradients(x, weight, dz, ctx.needs_input_grad)
+        return dx, dweight, dgain, dbias, None, None, None, None
 
 
 def group_normed(  # noqa: PLR0917
@@ -267,6 +299,32 @@ class MaxPoolFunction(torch.autograd.Function):
         n, channels, h, w = x.shape
         dx = _empty_like(x)
         _call("max_pool_backward", lanes(dy), x, dx, h, w, channels, n)
+        return dx
+
+
+def pixel_mean(x: torch.Tensor) -> torch.Tensor:
+    """(N, C), the mean over the pixels of (N, C, H, W)."""
+    x = lanes(x)
+    n, channels, h, w = x.shape
+    y = torch.empty_strided((n, channels), (1, n))
+    _call("mean_pixels", x, y, h * w, channels * n)
+    return y
+
+
+class PixelMeanFunction(torch.autograd.Function):
+    """(N, C, H, W) to (N, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.shape = x.shape
+        return pixel_mean(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
+        n, channels, h, w = ctx.shape
+        dx = _empty(h, w, channels, n)
+        _call("mean_pixels_backward", dy.t().contiguous(), dx, h * w, channels * n)
         return dx
 
 

@@ -38,6 +38,8 @@ SIGNATURES = {
     "group_norm_backward": "PPPPPPPPPIIIIII",
     "scaled_add": "PPPPIII",
     "scaled_add_backward": "PPPPPIII",
+    "mean_pixels": "PPII",
+    "mean_pixels_backward": "PPII",
     "sgd": "IPPPPPFFFP",
     "affine": "PPPPIIIIII",
     "max_pool_backward": "PPPIIII",

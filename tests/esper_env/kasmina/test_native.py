@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from esper_env.kasmina import ConvHost, Seed, build, native
-from esper_env.kasmina.optim import clipped_step, make_optimizer
+from esper_env.kasmina.optim import ClippedSGD
 from esper_env.leyline import Style
 
 pytestmark = pytest.mark.skipif(native.in_use() is None, reason="torch's own layers are in use")
@@ -84,15 +84,17 @@ def test_batch_norm_has_the_values_gradients_and_statistics_of_torch(shape, pool
     channels = shape[1]
     ours, reference = nn.BatchNorm2d(channels, momentum=0.3), nn.BatchNorm2d(channels, momentum=0.3).double()
 
-    def expected(x, weight, bias):
-        out = torch.func.functional_call(reference, {"weight": weight, "bias": bias}, (x,))
+    def expected(x, kernel, weight, bias):
+        out = F.conv2d(x, kernel, padding=1)
+        out = torch.func.functional_call(reference, {"weight": weight, "bias": bias}, (out,))
         return F.relu(F.max_pool2d(out, 2) if pool else out)
 
-    def mine(x, weight, bias):
-        parameters = {"weight": weight, "bias": bias}
-        return torch.func.functional_call(_Block(ours, pool), {f"norm.{k}": v for k, v in parameters.items()}, (x,))
+    def mine(x, kernel, weight, bias):
+        parameters = {"conv.weight": kernel, "norm.weight": weight, "norm.bias": bias}
+        return torch.func.functional_call(_Block(channels, ours, pool), parameters, (x,))
 
-    agree(mine, expected, [3 + tensor(*shape), 1 + tensor(channels, seed=1), tensor(channels, seed=2)])
+    inputs = [3 + tensor(*shape), tensor(channels, channels, 3, 3, seed=3)]
+    agree(mine, expected, [*inputs, 1 + tensor(channels, seed=1), tensor(channels, seed=2)])
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         torch.testing.assert_close(
             getattr(ours, name).double(), getattr(reference, name).double(), atol=1e-4, rtol=1e-4
@@ -100,17 +102,18 @@ def test_batch_norm_has_the_values_gradients_and_statistics_of_torch(shape, pool
 
 
 class _Block(nn.Module):
-    def __init__(self, norm, pool):
+    def __init__(self, channels, norm, pool):
         super().__init__()
-        self.norm, self.pool = norm, pool
+        self.conv, self.norm, self.pool = native.Conv2d(channels, channels, 3), norm, pool
 
     def forward(self, x):
-        return native.norm_pool_relu(x, self.norm, pool=self.pool)
+        return native.conv_norm_pool_relu(x, self.conv, self.norm, pool=self.pool)
 
 
 @given(shape=SHAPES)
-def test_pooling_and_the_scaled_sum_have_the_values_and_gradients_of_torch(shape):
+def test_pooling_means_and_the_scaled_sum_have_the_values_and_gradients_of_torch(shape):
     agree(native.max_pool, lambda x: F.max_pool2d(x, 2), [tensor(*shape)])
+    agree(native.pixel_mean, lambda x: x.mean((2, 3)), [tensor(*shape)])
     inputs = [tensor(*shape), tensor(*shape, seed=1), tensor(shape[1], seed=2)]
     agree(native.scaled_add, lambda h, x, scale: h + x * scale[:, None, None], inputs)
 
@@ -119,10 +122,11 @@ def test_pooling_and_the_scaled_sum_have_the_values_and_gradients_of_torch(shape
 def test_a_pool_within_a_layer_changes_no_bit_of_a_gradient(shape):
     def gradients(whole):
         norm = nn.BatchNorm2d(shape[1])
+        conv = build(lambda: native.Conv2d(shape[1], shape[1], 3), 0)
         x = tensor(*shape).requires_grad_()
-        y = native.norm_pool_relu(x, norm, pool=whole)
+        y = native.conv_norm_pool_relu(x, conv, norm, pool=whole)
         y = y if whole else native.max_pool(y)
-        return [y, *torch.autograd.grad((y * tensor(*y.shape, seed=3)).sum(), [x, *norm.parameters()])]
+        return [y, *torch.autograd.grad((y * tensor(*y.shape, seed=3)).sum(), [x, *conv.parameters(), *norm.parameters()])]
 
     for fused, apart in zip(gradients(True), gradients(False), strict=True):
         assert torch.equal(fused, apart)
@@ -135,16 +139,13 @@ def test_a_clipped_step_is_that_of_torch(size):
         module.to(memory_format=torch.channels_last)
         for i, p in enumerate(module.parameters()):
             p.data.copy_(tensor(*p.shape, seed=i))
-        optimizer = make_optimizer(module, 0.1)
+        with kernels():
+            optimizer = ClippedSGD(module, 0.1)
         norms = []
         for step in range(4):
             for i, p in enumerate(module.parameters()):  # contiguous, unlike the weights; one has none
                 p.grad = None if (i, step) == (2, 0) else size * tensor(*p.shape, seed=10 * step + i)
-            if step == 2:
-                for state in optimizer.state.values():  # as after loading
-                    state["momentum_buffer"] = state["momentum_buffer"].contiguous()
-            with kernels():
-                norms.append(clipped_step(optimizer, list(module.parameters())))
+            norms.append(optimizer.clipped_step())
         return [*module.parameters(), *norms]
 
     for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):
@@ -214,7 +215,7 @@ def test_a_host_with_a_seed_trains_as_with_torch_s_layers():
         with kernels():
             host = build(lambda: ConvHost(3, (4, 8), (3, 3)), 1)
             seed = build(lambda: Seed("conv_heavy", 4, Style.ADD), 2)
-            optimizers = [(make_optimizer(m, 0.1), list(m.parameters())) for m in (host, seed)]
+            optimizers = [ClippedSGD(m, 0.1) for m in (host, seed)]
             losses = []
             for step in range(4):
                 x, labels = tensor(24, 3, 12, 12, seed=step), torch.arange(24) % 10
@@ -222,8 +223,8 @@ def test_a_host_with_a_seed_trains_as_with_torch_s_layers():
                 loss = F.cross_entropy(host.run(seed(h, h, 1.0), 1, 5), labels)
                 loss.backward()
                 losses.append(loss.detach())
-                for optimizer, parameters in optimizers:
-                    clipped_step(optimizer, parameters)
+                for optimizer in optimizers:
+                    optimizer.clipped_step()
         return [torch.stack(losses), *host.parameters(), *seed.parameters()]
 
     for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from esper_env.kasmina import DEFAULT_BLUEPRINTS, ConvHost, GrowingModel, Seed, build
 from esper_env.kasmina.blueprints import group_norm
-from esper_env.kasmina.optim import CLIP_NORM, make_optimizer
+from esper_env.kasmina.optim import CLIP_NORM, ClippedSGD
 from esper_env.leyline import Stage, Style
 from esper_env.testing import ALPHAS
 
@@ -75,7 +75,7 @@ def test_every_parameter_moves_within_two_optimiser_steps(blueprint, style, chan
     """Lessons 2 and 3: no dead convolution, no untrained gate. Weight decay is off."""
     seed = build(lambda: Seed(blueprint, channels, style), 3)
     born = {name: p.detach().clone() for name, p in seed.named_parameters()}
-    optimizer = make_optimizer(seed, 1.0)
+    optimizer = ClippedSGD(seed, 1.0)
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0
     h, target = F.relu(numbers(8, channels, 6, 6)), numbers(8, channels, 6, 6, seed=1)
@@ -149,7 +149,7 @@ def test_fossilising_at_a_lower_alpha_keeps_the_logits_to_rounding(blueprint, st
     place = plant(grown, "r0c0", Stage.HOLDING, blueprint, style, alpha=alpha)
     before = gradients(grown)[0]
     momentum = torch.ones_like(place.seed.scale)
-    place.optimizer.state[place.seed.scale]["momentum_buffer"] = momentum.clone()
+    place.optimizer.state[place.seed.scale]["momentum_buffer"].copy_(momentum)
     scale = place.seed.scale.detach().clone()
     grown.fossilize(place)
     torch.testing.assert_close(gradients(grown)[0], before, rtol=1e-4, atol=1e-5)
