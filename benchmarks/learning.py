@@ -46,7 +46,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "envs": 8,
         "memory_size": 128,
         "learning_rate": 1e-3,
-        "rounds": 24,
+        "rounds": 40,
     },
     "Esper/Tiny-v0": PRESETS["tiny"] | {"rounds": 40},
 }
@@ -77,7 +77,7 @@ def jobs() -> list[tuple[str, str, int]]:
     scripted = [(task, name, 0) for task in TASKS for name in SCRIPTED]
     usual = [(task, USUAL, seed) for seed in SEEDS for task in TASKS]
     changed = [(TINY, name, seed) for name in SETTINGS for seed in SEEDS if name != USUAL]
-    return [*usual, *scripted, *changed]
+    return [*usual, *scripted, *[(CIFAR, "shared seeds", seed) for seed in SEEDS], *changed]
 
 
 def config_of(task: str, setting: str, seed: int) -> PPOConfig:

@@ -126,7 +126,8 @@ def test_a_pool_within_a_layer_changes_no_bit_of_a_gradient(shape):
         x = tensor(*shape).requires_grad_()
         y = native.conv_norm_pool_relu(x, conv, norm, pool=whole)
         y = y if whole else native.max_pool(y)
-        return [y, *torch.autograd.grad((y * tensor(*y.shape, seed=3)).sum(), [x, *conv.parameters(), *norm.parameters()])]
+        inputs = [x, *conv.parameters(), *norm.parameters()]
+        return [y, *torch.autograd.grad((y * tensor(*y.shape, seed=3)).sum(), inputs)]
 
     for fused, apart in zip(gradients(True), gradients(False), strict=True):
         assert torch.equal(fused, apart)
