@@ -72,7 +72,7 @@ class EnvironmentConfig(BaseModel):
     """Which environment is run. The fields are the command line's flags, with these words as their help."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    NOT_YET: ClassVar[tuple[str, ...]] = ("gpu_preload", "telemetry_dir", "sanctum", "overwatch", "wandb")
+    NOT_YET: ClassVar[tuple[str, ...]] = ("telemetry_dir", "sanctum", "overwatch", "wandb")
     """Flags whose feature does not exist yet."""
 
     @model_validator(mode="before")
@@ -103,7 +103,7 @@ class EnvironmentConfig(BaseModel):
     devices: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     """Devices over which the environments are spread; None is the policy's, or cuda:0 if it is there, else cpu."""
     gpu_preload: bool = False
-    """Keep the data set on the environments' devices (not available yet)."""
+    """Insist that the data lie on the environments' GPUs, as they always do; an error if one runs on the CPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the host networks."""
     telemetry_dir: str | None = None
@@ -150,6 +150,8 @@ class EnvironmentConfig(BaseModel):
                 raise ValueError(f"--{name.replace('_', '-')} is not available yet")
         for device in self.env_devices:
             check_device(device)
+            if self.gpu_preload and device == "cpu":
+                raise ValueError("--gpu-preload: environments run on the CPU; name GPUs with --devices or leave it out")
         return self
 
     @property

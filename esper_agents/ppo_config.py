@@ -32,7 +32,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class PPOConfig(EnvironmentConfig):
     """Train Tamiyo's policy with PPO."""
 
-    NOT_YET: ClassVar[tuple[str, ...]] = ("gpu_preload", "force_compile", "sanctum", "overwatch", "wandb")
+    NOT_YET: ClassVar[tuple[str, ...]] = ("force_compile", "sanctum", "overwatch", "wandb")
 
     preset: str = "cifar_baseline"
     """Hyperparameters to start from."""

@@ -8,8 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from esper_env.kasmina import native
 from esper_env.tolaria.datasets import ImageData, Split
@@ -20,7 +18,7 @@ PAD = 4
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """A data set with what training and evaluation derive from it once a process."""
+    """A data set with what training and evaluation derive from it once a process and device."""
 
     data: ImageData
     padded: torch.Tensor
@@ -30,29 +28,23 @@ class PreparedData:
     gain: torch.Tensor
     """1 / standard deviation, per channel: (C, 1, 1)."""
 
-    @property
-    def windows(self) -> NDArray[np.uint8]:
-        """Every crop of every padded training image, a view: (N, 2 PAD + 1, 2 PAD + 1, H, W, C)."""
-        h, w = self.data.train.images.shape[1:3]
-        return sliding_window_view(self.padded.numpy(), (h, w), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
-
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last layout."""
         return images.permute(0, 3, 1, 2).float().sub_(self.mean).mul_(self.gain)
 
 
 @lru_cache(maxsize=8)
-def prepare(data: ImageData) -> PreparedData:
-    """Pad the training images by reflection; cached by data set.
+def prepare(data: ImageData, device: str) -> PreparedData:
+    """Pad the training images by reflection and put them on `device`; cached by data set and device.
 
     A constant border would be a feature that validation images do not have.
     """
     padded = np.pad(data.train.images.numpy(), ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), mode="reflect")
     return PreparedData(
         data,
-        torch.from_numpy(padded),
-        255 * torch.tensor(data.mean)[:, None, None],
-        1 / (255 * torch.tensor(data.std)[:, None, None]),
+        torch.from_numpy(padded).to(device),
+        (255 * torch.tensor(data.mean)[:, None, None]).to(device),
+        (1 / (255 * torch.tensor(data.std)[:, None, None])).to(device),
     )
 
 
@@ -74,19 +66,19 @@ def _arranged(images: torch.Tensor) -> torch.Tensor:
     return images if images.device.type != "cpu" or native.in_use() is None else native.lanes(images)
 
 
-_CHUNK_PIXELS = 1 << 16
-"""Pixels of a chunk: 64 images of 32 x 32, whose activations fit the cache; more small ones, which cost little each."""
+_CHUNK_PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}
+"""Pixels of a chunk. The activations of 64 images of 32 x 32 fit a CPU's cache; a GPU had better be asked seldom."""
 
 
 @lru_cache(maxsize=16)
 def evaluation_set(data: ImageData, split: str, samples: int | None, device: str) -> EvaluationSet:
     """Return the first `samples` images of a split (``None``: all of it), the same for every environment."""
-    prepared, whole = prepare(data), getattr(data, split)
+    prepared, whole = prepare(data, device), getattr(data, split)
     assert isinstance(whole, Split)
-    images, labels = whole.images[:samples], whole.labels[:samples]
-    chunk = max(1, _CHUNK_PIXELS // (data.shape[1] * data.shape[2]))
+    images, labels = whole.images[:samples].to(device), whole.labels[:samples]
+    chunk = max(1, _CHUNK_PIXELS[torch.device(device).type] // (data.shape[1] * data.shape[2]))
     return EvaluationSet(
-        tuple(_arranged(prepared.normalise(part).to(device)) for part in torch.split(images, chunk)),
+        tuple(_arranged(prepared.normalise(part)) for part in torch.split(images, chunk)),
         tuple(part.to(device) for part in torch.split(labels, chunk)),
     )
 
@@ -95,13 +87,12 @@ class BatchSource:
     """The training stream of one episode.
 
     Args:
-        prepared: the data.
+        prepared: the data, on the device of the batches.
         labels: (N,) int64 training labels, possibly with noise.
         samples: images an epoch.
         batch_size: images a batch; the last batch of an epoch may be smaller.
         order: generator of the shuffles. Structure edits never advance it, nor `augmentation`.
         augmentation: generator of crops and flips.
-        device: where batches are put.
     """
 
     def __init__(
@@ -113,10 +104,10 @@ class BatchSource:
         *,
         order: torch.Generator,
         augmentation: torch.Generator,
-        device: str,
     ) -> None:
-        self.prepared, self.labels = prepared, labels
-        self.samples, self.batch_size, self.device = samples, batch_size, device
+        self.prepared, self.device = prepared, prepared.padded.device
+        self.labels = labels.to(self.device)
+        self.samples, self.batch_size = samples, batch_size
         self.order, self.augmentation = order, augmentation
         self.permutation = torch.empty(0, dtype=torch.int64)
         self.cursor = 0
@@ -134,15 +125,17 @@ class BatchSource:
         return torch.cat(parts)
 
     def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of one epoch: (B, C, H, W) float32 and (B,) int64."""
+        """Yield the batches of one epoch: (B, C, H, W) float32 and (B,) int64, on the device."""
         indices = self._next_indices()
         shape = (self.samples,)
         shifts = torch.randint(2 * PAD + 1, (2, *shape), generator=self.augmentation)
         flips = torch.randint(2, shape, generator=self.augmentation).bool()
         if not self.prepared.data.flip:
             flips.zero_()
-        labels = self.labels[indices].to(self.device)
-        cut = self._cut_by_torch if self.device != "cpu" or native.in_use() is None else self._cut
+        # to the device once an epoch: nothing waits for it within
+        indices, shifts, flips = indices.to(self.device), shifts.to(self.device), flips.to(self.device)
+        labels = self.labels[indices]
+        cut = self._gather if self.device.type != "cpu" or native.in_use() is None else self._cut
         for start in range(0, self.samples, self.batch_size):
             part = slice(start, start + self.batch_size)
             yield cut(indices[part], shifts[:, part], flips[part]), labels[part]
@@ -153,12 +146,14 @@ class BatchSource:
         corners = shifts[0], shifts[1]
         return native.crops(prepared.padded, rows, corners, flips, prepared.mean, prepared.gain, (h, w))
 
-    def _cut_by_torch(self, rows: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
-        prepared = self.prepared
-        images = prepared.windows[rows.numpy(), shifts[0].numpy(), shifts[1].numpy()]  # (B, H, W, C)
-        images[flips.numpy()] = images[flips.numpy(), :, ::-1]
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float()
-        return batch.sub_(prepared.mean.to(self.device)).mul_(prepared.gain.to(self.device))
+    def _gather(self, rows: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+        """The same with torch: one gather of whole pixels, wherever the images are."""
+        h, w = self.prepared.data.train.images.shape[1:3]
+        columns = torch.arange(w, device=self.device)
+        columns = torch.where(flips[:, None], w - 1 - columns, columns)  # (B, W)
+        y = shifts[0][:, None] + torch.arange(h, device=self.device)
+        x = shifts[1][:, None] + columns
+        return self.prepared.normalise(self.prepared.padded[rows[:, None, None], y[:, :, None], x[:, None, :]])
 
 
 def noisy_labels(labels: torch.Tensor, share: float, classes: int, generator: torch.Generator) -> torch.Tensor:

@@ -129,13 +129,12 @@ class Episode:
         for s in structure:
             self._plant(s)
         self.source = BatchSource(
-            prepare(data),
+            prepare(data, config.device),
             labels,
             config.samples_per_epoch,
             config.batch_size,
             order=self.generators["order"],
             augmentation=self.generators["augmentation"],
-            device=config.device,
         )
         self.validation = evaluation_set(data, "validation", config.val_samples, config.device)
         self.governor = Governor(data.num_classes)

@@ -100,12 +100,12 @@ def train_epoch(
     batches = -(-source.samples // source.batch_size)
     for i, (images, labels) in enumerate(source.epoch()):
         model.set_lrs(host_lr * lr_factor(epoch + i / batches, episode_length))
-        with torch.autocast(torch.device(source.device).type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(source.device.type, torch.bfloat16, enabled=bf16):
             logits, taps = model.forward(images)
             loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if taps:
-            with bystanders(model), torch.autocast(torch.device(source.device).type, torch.bfloat16, enabled=bf16):
+            with bystanders(model), torch.autocast(source.device.type, torch.bfloat16, enabled=bf16):
                 for name, tap in taps.items():
                     _shadow_backward(model, name, tap, labels)
         _step(model)

@@ -38,7 +38,7 @@ def test_the_heuristic_runs_and_reports():
         (["heuristic", "--envs", "many"], "--envs"),
         (["heuristic", "--sed", "1"], "--seed"),
         (["heuristic", "--devices", "cuda:7"], "there is no device 'cuda:7'; choose from cpu"),
-        (["heuristic", "--gpu-preload"], "--gpu-preload is not available yet"),
+        (["heuristic", "--gpu-preload"], "--gpu-preload: environments run on the CPU"),
         (["heuristic", "--telemetry-dir", "there"], "--telemetry-dir is not available yet"),
         (["heuristic", "--sanctum"], "not available yet"),
         (["heuristic", "--overwatch"], "not available yet"),

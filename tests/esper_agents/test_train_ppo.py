@@ -268,7 +268,7 @@ def test_a_preset_then_a_file_then_flags(tmp_path):
         (["--device", "gpu"], "there is no device 'gpu'"),
         (["--seed", "999999"], "training has those below 1000000"),
         (["--minibatches", "9"], "need as many --envs"),
-        (["--gpu-preload"], "--gpu-preload is not available yet"),
+        (["--gpu-preload"], "--gpu-preload: environments run on the CPU"),
         (["--force-compile"], "not available yet"),
         (["--sanctum"], "not available yet"),
         (["--overwatch"], "not available yet"),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rollouts import grow_to, index, steps, tiny, wait
 
+from esper_env.kasmina import native
 from esper_env.leyline import Op, Stage
 from esper_env.state import unpack
 from esper_env.tolaria.batches import noisy_labels
@@ -176,6 +177,30 @@ def test_batches_are_normalised_augmented_training_images():
     assert not torch.equal(images, plain)
     kept = (images == plain).flatten(1).all(1).float().mean()
     assert kept < 0.2, "most images are shifted or mirrored"
+
+
+@pytest.mark.skipif(native.in_use() is None, reason="torch's own layers are in use")
+def test_kernels_and_torch_cut_the_same_batches():
+    env, twin = tiny(samples_per_epoch=100), tiny(samples_per_epoch=100)
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    ours = list(env.episode.source.epoch())
+    with native.torch_kernels():
+        theirs = list(twin.episode.source.epoch())
+    for (images, labels), (others, their_labels) in zip(ours, theirs, strict=True):
+        assert torch.equal(images, others) and torch.equal(labels, their_labels)
+
+
+def test_weights_learn_on_after_taking_part_in_a_shadow_pass():
+    env = tiny(tempos=(1,))
+    env.reset(seed=0)
+    grow_to(env, Stage.FOSSILIZED, "r0c0")
+    grow_to(env, Stage.TRAINING, "r0c1")
+    before = {name: [p.detach().clone() for p in m.parameters()] for name, m in env.episode.model.modules().items()}
+    wait(env)
+    for name, module in env.episode.model.modules().items():
+        for p, old in zip(module.parameters(), before[name], strict=True):
+            assert p.requires_grad and not torch.equal(p, old)
 
 
 @given(share=st.sampled_from([0.0, 0.2, 0.6, 1.0]))
