@@ -83,7 +83,7 @@ void weight_stretch(const float* x, const float* g, V* sums, const Size& in, lon
                                 ? load<V>(from + j * in.pixel() + lane)
                                 : V{};
             for (int o = 0; o < OUT; ++o) {
-                const V value = load<V>(gradient + long(o) * in.n + lane);
+                const V value = held(load<V>(gradient + long(o) * in.n + lane));
                 for (int j = 0; j < KW; ++j) sum[o][j] += value * window[j];
             }
         }

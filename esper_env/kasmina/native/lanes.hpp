@@ -39,6 +39,15 @@ template <> struct Lanes<float> {
 template <class V> V load(const float* p) { return *reinterpret_cast<const typename Lanes<V>::anywhere*>(p); }
 template <class V> void store(float* p, V x) { *reinterpret_cast<typename Lanes<V>::anywhere*>(p) = x; }
 
+// x, in a register: the compiler would rather load it again for every use, and loads are what runs out.
+inline float held(float x) { return x; }
+inline v16 held(v16 x) {
+#ifdef __AVX512F__
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
+
 inline v16 choose(m16 m, v16 a, v16 b) { return m ? a : b; }
 inline float choose(bool m, float a, float b) { return m ? a : b; }
 inline m16 both(m16 a, m16 b) { return a & b; }

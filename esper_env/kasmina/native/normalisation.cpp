@@ -82,32 +82,22 @@ void affine_plane(const float* z, const Size& s, const float* a, const float* b,
             affine_maximum(z, Block(at), a, b, y + at, s.pixel(), relu);
 }
 
-// Pooling gives all of a gradient to the first largest.
-template <class V> void route(const V value[4], V gradient, V out[4]) {
-    V top = value[0];
-    for (int i = 1; i < 4; ++i) top = larger<V>(top, value[i]);
-    auto taken = Lanes<V>::none();
-    for (int i = 0; i < 4; ++i) {
-        const typename Lanes<V>::mask here = both(value[i] == top, inverse(taken));
-        out[i] = choose(here, gradient, V{});
-        taken = either(taken, here);
+// The pixels of a block at which a gradient arrives, and what of it: pooling gives all of a gradient to the first largest,
+// and a ReLU what is above 0. `value` is what was pooled, `dy` the gradient.
+template <class V> struct Arrival {
+    typename Lanes<V>::mask first[4];
+    V gradient;
+    Arrival(const V value[4], V dy, bool relu) {
+        V top = value[0];
+        for (int i = 1; i < 4; ++i) top = choose(top < value[i], value[i], top);
+        auto taken = Lanes<V>::none();
+        for (int i = 0; i < 4; ++i) {
+            first[i] = both(value[i] == top, inverse(taken));
+            taken = either(taken, first[i]);
+        }
+        gradient = relu ? choose(top > V{}, dy, V{}) : dy;
     }
-}
-
-// The gradient that reaches each pixel of a block through [max pooling of] the ReLU of scale z + shift.
-template <class V>
-void through_relu(const float* z, const Block& block, V scale, V shift, const float* dy, long pooled, bool pool,
-                  V out[4]) {
-    V value[4];
-    for (int i = 0; i < block.count; ++i) value[i] = load<V>(z + block.at[i]) * scale + shift;
-    if (!pool)
-        for (int i = 0; i < block.count; ++i) out[i] = load<V>(dy + block.at[i]);
-    else if (block.whole())
-        route<V>(value, load<V>(dy + pooled), out);
-    else
-        for (int i = 0; i < block.count; ++i) out[i] = V{};
-    for (int i = 0; i < block.count; ++i) out[i] = choose(value[i] > V{}, out[i], V{});
-}
+};
 
 // One number a channel, for every image.
 std::vector<float> spread(const std::vector<float>& channel, int n) {
@@ -159,18 +149,35 @@ void batch_norm_backward(const float* dy, const float* z, const float* weight, c
     }
     const std::vector<float> scale = spread(a, n), shift = spread(b, n);
     std::vector<float> sum(width, 0.0f), product(width, 0.0f);
-    each_block(s, [&](const Block& block, long at) {
-        each_lane(width, [&](auto v, long j) {
-            typedef decltype(v) V;
-            V g[4], total = load<V>(&sum[j]), weighted = load<V>(&product[j]);
-            through_relu<V>(z + j, block, load<V>(&scale[j]), load<V>(&shift[j]), dy + j, at, pool, g);
-            for (int i = 0; i < block.count; ++i) {
-                total += g[i];
-                weighted += g[i] * load<V>(z + block.at[i] + j);
-            }
-            store<V>(&sum[j], total);
-            store<V>(&product[j], weighted);
+    // the gradients at the pixels of a block, of which pooling leaves at most one
+    auto each_gradient = [&](auto f) {
+        each_block(s, [&](const Block& block, long at) {
+            each_lane(width, [&](auto v, long j) {
+                typedef decltype(v) V;
+                V value[4];
+                for (int i = 0; i < block.count; ++i)
+                    value[i] = load<V>(z + block.at[i] + j) * load<V>(&scale[j]) + load<V>(&shift[j]);
+                if (pool && block.whole()) {
+                    const Arrival<V> arrival(value, load<V>(dy + at + j), true);
+                    f(block, j, [&](int i) { return choose(arrival.first[i], arrival.gradient, V{}); });
+                } else {
+                    f(block, j, [&](int i) {
+                        return pool ? V{} : choose(value[i] > V{}, load<V>(dy + block.at[i] + j), V{});
+                    });
+                }
+            });
         });
+    };
+    each_gradient([&](const Block& block, long j, auto gradient) {
+        typedef decltype(gradient(0)) V;
+        V total = load<V>(&sum[j]), weighted = load<V>(&product[j]);
+        for (int i = 0; i < block.count; ++i) {
+            const V g = gradient(i);
+            total += g;
+            weighted += g * load<V>(z + block.at[i] + j);
+        }
+        store<V>(&sum[j], total);
+        store<V>(&product[j], weighted);
     });
     for (int c = 0; c < channels; ++c) {
         double total = 0, weighted = 0;
@@ -185,15 +192,11 @@ void batch_norm_backward(const float* dy, const float* z, const float* weight, c
         offsets[c] = float(-a[c] * total / count - double(slopes[c]) * mean[c]);
     }
     const std::vector<float> slope = spread(slopes, n), offset = spread(offsets, n);
-    each_block(s, [&](const Block& block, long at) {
-        each_lane(width, [&](auto v, long j) {
-            typedef decltype(v) V;
-            V g[4];
-            const V by = load<V>(&scale[j]), tilt = load<V>(&slope[j]), base = load<V>(&offset[j]);
-            through_relu<V>(z + j, block, by, load<V>(&shift[j]), dy + j, at, pool, g);
-            for (int i = 0; i < block.count; ++i)
-                store<V>(dz + block.at[i] + j, by * g[i] + (tilt * load<V>(z + block.at[i] + j) + base));
-        });
+    each_gradient([&](const Block& block, long j, auto gradient) {
+        typedef decltype(gradient(0)) V;
+        const V by = load<V>(&scale[j]), tilt = load<V>(&slope[j]), base = load<V>(&offset[j]);
+        for (int i = 0; i < block.count; ++i)
+            store<V>(dz + block.at[i] + j, by * gradient(i) + (tilt * load<V>(z + block.at[i] + j) + base));
     });
 }
 
@@ -234,16 +237,21 @@ void group_norm_backward(const float* dy, const float* x, const float* weight, c
             scale[j] = weight[c] * rstd[at];
             shift[j] = bias[c] - mean[at] * weight[c] * rstd[at];
         }
-    auto gradient = [&](long p, long j) {
-        const long at = p * plane.width + j;
-        return !relu || x[at] * scale[j] + shift[j] > 0.0f ? dy[at] : 0.0f;
+    // f(place, number of the pixel, gradient that the norm gets)
+    auto each_gradient = [&](auto f) {
+        for (long p = 0; p < plane.pixels; ++p)
+            each_lane(plane.width, [&](auto v, long j) {
+                typedef decltype(v) V;
+                const long at = p * plane.width + j;
+                const V g = load<V>(dy + at);
+                f(at, j, relu ? choose(load<V>(x + at) * load<V>(&scale[j]) + load<V>(&shift[j]) > V{}, g, V{}) : g);
+            });
     };
-    for (long p = 0; p < plane.pixels; ++p)
-        for (long j = 0; j < plane.width; ++j) {
-            const float g = gradient(p, j);
-            sum[j] += g;
-            product[j] += g * x[p * plane.width + j];
-        }
+    each_gradient([&](long at, long j, auto g) {
+        typedef decltype(g) V;
+        store<V>(&sum[j], load<V>(&sum[j]) + g);
+        store<V>(&product[j], load<V>(&product[j]) + g * load<V>(x + at));
+    });
     std::vector<double> sum_weight(channels, 0.0), sum_bias(channels, 0.0);
     std::vector<float> slope(plane.width), offset(plane.width);
     for (int group = 0; group < groups; ++group)
@@ -268,11 +276,10 @@ void group_norm_backward(const float* dy, const float* x, const float* weight, c
         dbias[c] = float(sum_bias[c]);
     }
     if (dx)
-        for (long p = 0; p < plane.pixels; ++p)
-            for (long j = 0; j < plane.width; ++j) {
-                const long at = p * plane.width + j;
-                dx[at] = scale[j] * gradient(p, j) + (slope[j] * x[at] + offset[j]);
-            }
+        each_gradient([&](long at, long j, auto g) {
+            typedef decltype(g) V;
+            store<V>(dx + at, load<V>(&scale[j]) * g + (load<V>(&slope[j]) * load<V>(x + at) + load<V>(&offset[j])));
+        });
 }
 
 // y = [relu]([2x2 max pooling of](scale x + shift)), scale and shift a number a channel; both null for x itself.
@@ -291,10 +298,11 @@ void max_pool_backward(const float* dy, const float* x, float* dx, int h, int w,
     each_block(s, [&](const Block& block, long at) {
         each_lane(s.pixel(), [&](auto v, long j) {
             typedef decltype(v) V;
-            V value[4], g[4] = {};
+            V value[4] = {};
             for (int i = 0; i < block.count; ++i) value[i] = load<V>(x + block.at[i] + j);
-            if (block.whole()) route<V>(value, load<V>(dy + at + j), g);
-            for (int i = 0; i < block.count; ++i) store<V>(dx + block.at[i] + j, g[i]);
+            const Arrival<V> arrival(value, block.whole() ? load<V>(dy + at + j) : V{}, false);
+            for (int i = 0; i < block.count; ++i)
+                store<V>(dx + block.at[i] + j, choose(arrival.first[i], arrival.gradient, V{}));
         });
     });
 }
