@@ -36,7 +36,7 @@ SEEDS = range(3)
 TRAINING_SEEDS_APART = 10_000
 EVALUATION_SEED, EVALUATION_EPISODES = 2_000_000, 32
 
-USUAL = "the preset"
+USUAL, INDEPENDENT, FEWER = "the preset", "independent seeds", "independent seeds, 24 rounds"
 TASKS: dict[str, dict[str, Any]] = {
     "Esper/CifarBaseline-v0": PRESETS["cifar_baseline"]
     | {
@@ -51,12 +51,10 @@ TASKS: dict[str, dict[str, Any]] = {
     "Esper/Tiny-v0": PRESETS["tiny"] | {"rounds": 40},
 }
 """What is trained, by environment id."""
-SETTINGS: dict[str, dict[str, Any]] = {
-    USUAL: {},
+CHANGES: dict[str, dict[str, Any]] = {
     "1 pass": {"ppo_epochs": 1},
     "4 passes": {"ppo_epochs": 4},
     "V(s)": {"critic": "v"},
-    "shared seeds": {"group_seeds": True},
     "shaped": {"reward": "shaped"},
     "escrow": {"reward": "escrow"},
     "LSTM 512": {"memory_size": 512},
@@ -66,7 +64,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no memory": {"memory": "none"},
     "separate critic memory": {"critic_memory": True},
 }
-"""Changes to the preset, tried on Tiny."""
+"""Changes to the preset with independent seeds, tried on Tiny."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    USUAL: {},
+    INDEPENDENT: {"group_seeds": False},
+    FEWER: {"group_seeds": False, "rounds": 24},
+    **{name: {"group_seeds": False} | change for name, change in CHANGES.items()},
+}
 SCRIPTED = ("wait", "random", "heuristic")
 CIFAR, TINY = TASKS
 CURVES = ("return", "fossilized_share", "fossilized", *(f"operation_share/{op.name}" for op in Op))
@@ -76,8 +80,8 @@ def jobs() -> list[tuple[str, str, int]]:
     """Task, setting and training seed of every row, the most telling first."""
     scripted = [(task, name, 0) for task in TASKS for name in SCRIPTED]
     usual = [(task, USUAL, seed) for seed in SEEDS for task in TASKS]
-    changed = [(TINY, name, seed) for name in SETTINGS for seed in SEEDS if name != USUAL]
-    return [*usual, *scripted, *[(CIFAR, "shared seeds", seed) for seed in SEEDS], *changed]
+    changed = [(TINY, name, seed) for name in (INDEPENDENT, *CHANGES) for seed in SEEDS]
+    return [*usual, *scripted, *changed, *[(CIFAR, FEWER, seed) for seed in SEEDS]]
 
 
 def config_of(task: str, setting: str, seed: int) -> PPOConfig:

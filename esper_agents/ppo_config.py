@@ -74,8 +74,8 @@ class PPOConfig(EnvironmentConfig):
     """The critic has an LSTM of its own."""
     reward: Literal["net", "sparse", "shaped", "escrow"] = "net"
     """What the policy is rewarded by."""
-    group_seeds: bool = False
-    """All environments of a round share one seed."""
+    group_seeds: bool = True
+    """All environments of a round share one seed, so that like is compared with like."""
     device: str = "auto"
     """Device of the policy; auto is cuda:0 if it is there, else cpu."""
     compile_mode: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = "auto"

@@ -180,7 +180,7 @@ CHANGES = {
     "critic": "v",
     "critic_memory": True,
     "reward": "shaped",
-    "group_seeds": True,
+    "group_seeds": False,
     "precision": "bf16",
     "learning_rate": 0.01,
     "env_json": HOSTS | {"rent": 0.5},
