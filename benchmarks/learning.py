@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks import rows
 from benchmarks.pages import fill, markdown
 from benchmarks.rows import Row
+from benchmarks.statistics import estimate, mean
 from esper_agents import load_policy
 from esper_agents.ppo_config import PRESETS, PPOConfig
 from esper_agents.runner import EpisodeRecord, run_episodes
@@ -145,17 +146,6 @@ def gains(mine: list[Row], wait: Row) -> NDArray[np.float64]:
     return points
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of (runs, episodes), over both jointly; seeded."""
-    rng = np.random.default_rng(0)
-    runs, episodes = values.shape
-    means = [
-        values[np.ix_(rng.integers(runs, size=runs), rng.integers(episodes, size=episodes))].mean() for _ in range(4000)
-    ]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def found(task: str) -> dict[str, list[Row]]:
     """The rows of a task by setting, in the order of the seeds."""
     mine = sorted((r for r in rows.read(RESULTS) if r["task"] == task), key=lambda r: int(r["seed"]))
@@ -170,8 +160,7 @@ def table(task: str) -> str:
     for name, mine in here.items():
         if mine and here["wait"]:
             gain = gains(mine, here["wait"][0])
-            low, high = interval(gain)
-            over = "" if name == "wait" else f"{gain.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+            over = "" if name == "wait" else str(estimate(mean, gain))
             by_seed = " ".join(f"{g:+.1f}" for g in gain.mean(1)) if len(mine) > 1 else ""
             likeliest = ""
             if "likeliest" in mine[0]:

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from benchmarks import learning
@@ -48,16 +47,6 @@ def test_a_table_compares_the_same_seeds_run_by_run(written):
     assert lines[3].startswith("| the preset | 0.7000 | +10.00 [+10.00, +10.00] |  | +0.00 | 3.00 | 1.00 | 0.50")
     assert lines[4].split(" | ")[3] == "+20.0 +0.0"
     assert learning.table(CIFAR).count("\n") == 1
-
-
-def test_the_interval_knows_that_both_runs_and_episodes_vary():
-    wide, none = np.array([[-3.0], [-1.0], [1.0], [3.0]]), np.zeros((4, 50))
-    low, high = learning.interval(wide + none)
-    assert low < -1 and high > 1
-    assert learning.interval(np.full((4, 50), 0.25)) == (0.25, 0.25)
-    by_episode = np.arange(50.0)[None] + np.zeros((4, 1))
-    low, high = learning.interval(by_episode)
-    assert 15 < low < 24.5 < high < 34
 
 
 def test_the_picture_is_drawn_from_the_rows(written):
