@@ -166,8 +166,8 @@ def table(task: str) -> str:
             if "likeliest" in mine[0]:
                 likeliest = f"{(gains([{'returns': r['likeliest']} for r in mine], here['wait'][0])).mean():+.2f}"
             does = [f"{np.mean([r[key] for r in mine]):.2f}" for key in ("germinated", "fossilized", "growth")]
-            mean = f"{np.mean([r['returns'] for r in mine]):.4f}"
-            lines.append([name, mean, over, by_seed, likeliest, *does])
+            average = f"{np.mean([r['returns'] for r in mine]):.4f}"
+            lines.append([name, average, over, by_seed, likeliest, *does])
     return markdown(head, lines)
 
 
