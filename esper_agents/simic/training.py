@@ -64,6 +64,7 @@ class RoundLog(BaseCallback):
         churn = [Churn.of(info) for info in sound]
         germinated = sum(c.germinated for c in churn)
         out = {"episodes": float(len(sound)), "failures": float(len(self.finals) - len(sound))}
+        out["flops"] = float(sum(info["flops_total"] for info in self.finals))
         for op in Op:
             out[f"operation_share/{op.name}"] = self.operations[op] / max(1, self.operations.sum())
         if sound:
@@ -131,6 +132,8 @@ class Trainer:
         )
         self._compile()
         self.round = 0
+        self.flops = 0.0
+        """Spent on the networks of all episodes so far."""
         self._last: bytes | None = None
 
     def _compile(self) -> None:
@@ -166,7 +169,7 @@ class Trainer:
         self.env.reset()
         self._compare_provenance(path, values["run"]["provenance"])
         checkpoints.restore(self.model, tensors, values)
-        self.round = values["run"]["round"]
+        self.round, self.flops = values["run"]["round"], values["run"]["flops"]
         log = self.folder / LOG
         if log.exists():  # rounds after the checkpoint are run again
             rows = [line for line in log.read_text().splitlines() if line.endswith("}")]
@@ -198,7 +201,7 @@ class Trainer:
         if self._last is not None:
             checkpoints.write(self.checkpoints, self.round, self._last)
             self._last = None
-            origin = {"command": self.command, "round": self.round, "config": self._settings()}
+            origin = {"command": self.command, "round": self.round, "flops": self.flops, "config": self._settings()}
             origin["provenance"] = self._provenance()
             policy = self.model.policy
             assert isinstance(policy, TamiyoPolicy)
@@ -243,11 +246,13 @@ class Trainer:
         model._last_obs = None  # so that the round begins with a reset
         steps = config.envs * config.episode_length
         model.learn(steps, callback=log, log_interval=None, reset_num_timesteps=False)
-        done = self.round + 1
-        run = {"round": done, "config": self._settings(), "provenance": self._provenance()}
+        summary = log.summary()
+        done, flops = self.round + 1, self.flops + summary["flops"]
+        run = {"round": done, "flops": flops, "config": self._settings(), "provenance": self._provenance()}
         data = checkpoints.capture(model, run)
-        self._record(model.logger, done, log.summary() | {"seconds": time.perf_counter() - start})
-        self.round, self._last = done, data  # an interruption before this line loses the round, and nothing else
+        self._record(model.logger, done, summary | {"seconds": time.perf_counter() - start})
+        # an interruption before this line loses the round, and nothing else
+        self.round, self.flops, self._last = done, flops, data
 
     def _record(self, logger: Logger, number: int, summary: dict[str, float]) -> None:
         for name, value in summary.items():

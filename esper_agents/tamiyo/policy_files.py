@@ -24,6 +24,10 @@ from esper_env.leyline.observation import BASE_WHERE
 _FORMAT = "esper policy 1"
 
 
+SHIPPED = Path(__file__).parent / "policies"
+"""Trained policies that come with the package, each ``NAME.safetensors``."""
+
+
 class PolicyFileError(ValueError):
     """A file that is no policy, a damaged one, or one for another environment."""
 
@@ -116,7 +120,7 @@ def load_policy(
     """Return the policy in a file as a controller. Nothing in the file is executed.
 
     Args:
-        path: a file that `save_policy` wrote.
+        path: a file that `save_policy` wrote, or the name of a policy that comes with the package.
         env: the environment it is to act in; if given, its action table is compared.
         deterministic, seed: see `LearnedController`.
         device: where the policy runs.
@@ -125,9 +129,7 @@ def load_policy(
         FileNotFoundError: there is no such file.
         PolicyFileError: the file is no policy, is damaged, or is a policy for another environment.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no policy file {path}")
+    path = policy_path(path)
     description, tensors = _read(path)
     if env is not None:
         _compare(path, description, Interface.of(env))
@@ -146,6 +148,20 @@ def load_policy(
             parameter.copy_(tensors[name])
     policy.set_training_mode(False)
     return LearnedController(policy.to(device), description, deterministic=deterministic, seed=seed)
+
+
+def policy_path(name: str | Path) -> Path:
+    """Return the file of a policy: of one that comes with the package, by its name, or `name` itself.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+    path = shipped.get(str(name), Path(name))
+    if not path.is_file():
+        there = f"; shipped are {', '.join(shipped)}" if shipped else ""
+        raise FileNotFoundError(f"there is no policy file {path}{there}")
+    return path
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

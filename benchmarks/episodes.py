@@ -1,0 +1,320 @@
+"""Plays one episode of the benchmark, keeps its row, and plays it again from the row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from benchmarks.provenance import commit, cpu, versions
+from esper_agents import load_policy
+from esper_agents.tamiyo import Controller, Planting, Schedule, make_controller
+from esper_env import EsperEnv, Stage
+from esper_env.leyline import Op
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to play."""
+
+    suite: str
+    task: str
+    """Environment id."""
+    arguments: dict[str, Any]
+    """Of the environment."""
+    controller: str
+    """Its name in the results."""
+    seed: int
+    kind: str
+    """How it is built: "scripted", "schedule", "policy" or "structure"."""
+    what: Any = None
+    """Name of the scripted controller, plantings of the schedule, file of the policy, or the structure that the episode
+    starts with, in which it waits."""
+    hash: str = ""
+    """Of what decides: a schedule's, a policy's."""
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Tells this episode from every other."""
+        return self.task, json.dumps(self.arguments, sort_keys=True), self.controller, self.seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one episode came to. JSON texts are marked so; accuracies are fractions."""
+
+    suite: str
+    task: str
+    arguments: str
+    """JSON"""
+    controller: str
+    controller_hash: str
+    seed: int
+    episode_return: float
+    committed_accuracy: float
+    """On the whole validation split, of the committed network."""
+    validation_accuracy: float
+    """On the validation subset, at the last epoch."""
+    test_accuracy: float
+    best_accuracy: float
+    """Highest on the validation subset."""
+    params: int
+    peak_params: int
+    growth: float
+    flops_training: int
+    flops_shadow: int
+    flops_evaluation: int
+    flops_total: int
+    images: int
+    """Training images met."""
+    seconds: float
+    operations: str
+    """JSON: number of each operation that was executed."""
+    germinated: int
+    fossilized: int
+    pruned: int
+    invalid_actions: int
+    rollbacks: int
+    error_code: int
+    stability: float
+    structure: str
+    """JSON: the seeds fossilised at the end."""
+    actions: str
+    """JSON: what was asked for, epoch by epoch."""
+    options: str
+    """JSON: the reset options."""
+    curve: str
+    """JSON: validation accuracy, epoch by epoch."""
+    stages: str
+    """JSON: stage of every slot, epoch by epoch."""
+    provenance: str
+    """JSON"""
+    versions: str
+    """JSON"""
+    cpu: str
+    threads: int
+    commit: str
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """That of its job."""
+        return self.task, self.arguments, self.controller, self.seed
+
+
+EXACT = (
+    "episode_return",
+    "committed_accuracy",
+    "validation_accuracy",
+    "test_accuracy",
+    "best_accuracy",
+    "params",
+    "peak_params",
+    "growth",
+    "flops_training",
+    "flops_shadow",
+    "flops_evaluation",
+    "flops_total",
+    "operations",
+    "germinated",
+    "fossilized",
+    "pruned",
+    "invalid_actions",
+    "rollbacks",
+    "error_code",
+    "stability",
+    "structure",
+    "curve",
+    "stages",
+)
+"""Fields that a replay must have bit for bit."""
+
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file in the order they were made; a line that was cut off is none."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    types = {f.name: _TYPES[str(f.type)] for f in fields(Row)}
+    return [
+        Row(**{name: types[name](value) for name, value in line.items()}) for line in csv.DictReader(io.StringIO(whole))
+    ]
+
+
+def append(path: Path, row: Row) -> None:
+    """Add a row in one write, behind a whole line."""
+    names = [f.name for f in fields(Row)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    there = path.read_bytes() if path.exists() else b""
+    if b"\n" not in there:
+        there = b""
+        writer.writeheader()
+    writer.writerow(asdict(row))
+    with path.open("ab") as file:
+        file.truncate(there.rfind(b"\n") + 1)
+        file.write(text.getvalue().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@dataclass
+class _Log:
+    """What happened in an episode."""
+
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    curve: list[float] = field(default_factory=list)
+    stages: list[list[int]] = field(default_factory=list)
+    executed: list[Op] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def play(job: Job) -> Row:
+    """Play an episode."""
+    torch.set_num_threads(1)
+    env = _environment(job.task, job.arguments)
+    controller = _controller(job, env)
+    options = {"structure": job.what} if job.kind == "structure" else {}
+    state: Any = None
+
+    def decide(observation: Any, info: dict[str, Any]) -> int:
+        nonlocal state
+        batched = {k: np.asarray(v)[None] for k, v in info.items()}
+        actions, state = controller(observation[None], info["action_mask"][None], batched, state)
+        return int(actions[0])
+
+    log = _run(env, job.seed, options, decide)
+    return _row(job.suite, job.task, job.arguments, job.controller, job.hash, job.seed, options, env, log)
+
+
+def replay(row: Row) -> Row:
+    """Play a row's episode again from its seed and its actions."""
+    torch.set_num_threads(1)
+    env = _environment(row.task, json.loads(row.arguments))
+    actions = iter(json.loads(row.actions))
+    options = json.loads(row.options)
+    log = _run(env, row.seed, options, lambda _, __: next(actions))
+    same = (row.suite, row.task, json.loads(row.arguments), row.controller, row.controller_hash, row.seed, options)
+    return _row(*same, env, log)
+
+
+def differences(row: Row, again: Row) -> list[str]:
+    """The exact fields in which two rows differ."""
+    return [name for name in EXACT if getattr(row, name) != getattr(again, name)]
+
+
+def _environment(task: str, arguments: dict[str, Any]) -> EsperEnv:
+    env = gymnasium.make(task, **arguments).unwrapped
+    assert isinstance(env, EsperEnv)
+    return env
+
+
+def _controller(job: Job, env: EsperEnv) -> Controller:
+    match job.kind:
+        case "scripted":
+            return make_controller(job.what, env, **({"seed": job.seed} if job.what == "random" else {}))
+        case "schedule":
+            return make_controller("fixed_schedule", env, schedule=Schedule(tuple(Planting(**p) for p in job.what)))
+        case "policy":
+            return load_policy(job.what, env, seed=job.seed)
+        case "structure":
+            return make_controller("wait", env)
+    raise ValueError(f"unknown kind of controller {job.kind!r}")
+
+
+def _run(env: EsperEnv, seed: int, options: dict[str, Any], decide: Callable[[Any, dict[str, Any]], int]) -> _Log:
+    log, start, done = _Log(), time.perf_counter(), False
+    observation, info = env.reset(seed=seed, options=options or None)
+    while not done:
+        action = decide(observation, info)
+        observation, reward, terminated, truncated, info = env.step(action)
+        log.actions.append(action)
+        log.executed.append(Op.WAIT if info["invalid_action"] else env.action_table[action].op)
+        log.rewards.append(float(reward))
+        log.curve.append(float(info["val_accuracy"]))
+        log.stages.append([int(stage) for stage in info["stages"]])
+        done = terminated or truncated
+    log.info, log.seconds = info, time.perf_counter() - start
+    return log
+
+
+def _row(  # noqa: PLR0917
+    suite: str,
+    task: str,
+    arguments: dict[str, Any],
+    controller: str,
+    hash: str,
+    seed: int,
+    options: dict[str, Any],
+    env: EsperEnv,
+    log: _Log,
+) -> Row:
+    info, episode = log.info, env.episode
+    fossils = [
+        {"slot": s.name, "blueprint": s.blueprint, "style": str(s.style)}
+        for s in episode.model.stream
+        if s.stage is Stage.FOSSILIZED
+    ]
+    return Row(
+        suite=suite,
+        task=task,
+        arguments=json.dumps(arguments, sort_keys=True),
+        controller=controller,
+        controller_hash=hash,
+        seed=seed,
+        episode_return=_total(log.rewards),
+        committed_accuracy=float(info["committed_accuracy"]),
+        validation_accuracy=log.curve[-1],
+        test_accuracy=float(info["test_accuracy"]),
+        best_accuracy=max(log.curve),
+        params=int(info["params"]),
+        peak_params=int(info["peak_params"]),
+        growth=float(info["growth"]),
+        flops_training=int(info["flops_train"]),
+        flops_shadow=int(info["flops_shadow"]),
+        flops_evaluation=int(info["flops_eval"]),
+        flops_total=int(info["flops_total"]),
+        images=int(info["epoch"]) * episode.config.samples_per_epoch,
+        seconds=round(log.seconds, 2),
+        operations=json.dumps({op.name: log.executed.count(op) for op in Op}),
+        germinated=int(info["germinated"]),
+        fossilized=int(info["fossilized"]),
+        pruned=int(info["pruned"]),
+        invalid_actions=int(info["invalid_actions"]),
+        rollbacks=int(info["rollbacks"]),
+        error_code=int(info["error_code"]),
+        stability=float(info["stability"]),
+        structure=json.dumps(fossils),
+        actions=json.dumps(log.actions),
+        options=json.dumps(options),
+        curve=json.dumps(log.curve),
+        stages=json.dumps(log.stages),
+        provenance=json.dumps({k: v for k, v in env.provenance.items() if k != "source"}),
+        versions=json.dumps(versions()),
+        cpu=cpu(),
+        threads=torch.get_num_threads(),
+        commit=commit(),
+    )
+
+
+def _total(rewards: Sequence[float]) -> float:
+    """Their sum in a fixed order."""
+    total = 0.0
+    for reward in rewards:
+        total += reward
+    return total

@@ -1,0 +1,80 @@
+"""Plays the episodes of a suite that have no row yet, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks import episodes, suites
+from benchmarks.episodes import Job, Row
+from benchmarks.suites import Task
+
+ROWS = "rows.csv"
+
+
+def play_all(jobs: Sequence[Job], path: Path, workers: int, title: str) -> list[Row]:
+    """Play those of `jobs` that `path` has no row of; a row is kept as soon as its episode ends.
+
+    Returns:
+        The rows of all of `jobs`, in their order.
+    """
+    rows = {row.key: row for row in episodes.read(path)}
+    missing = [job for job in jobs if job.key not in rows]
+    if missing:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            futures = [pool.submit(episodes.play, job) for job in missing]
+            try:
+                for future in tqdm(as_completed(futures), total=len(futures), unit="episode", desc=title):
+                    row = future.result()
+                    episodes.append(path, row)
+                    rows[row.key] = row
+            except BaseException:  # what runs now is lost; what ended is kept
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [rows[job.key] for job in jobs]
+
+
+def run(  # noqa: PLR0917
+    suite: str, tasks: Sequence[Task], controllers: Sequence[str], seeds: Iterable[int], out: Path, workers: int
+) -> list[Row]:
+    """Play every controller on every task and seed; those that copy others come after them.
+
+    Raises:
+        ValueError: a controller does not exist, or has no schedule for a task. Nothing has been run then.
+    """
+    suites.check(controllers)
+    path, seeds = out / ROWS, list(seeds)
+    own = [c for c in controllers if suites.copies(c) is None]
+    rows = play_all(
+        [suites.job(suite, t, c, seed, out) for t in tasks for seed in seeds for c in own], path, workers, suite
+    )
+    for name in (suites.STATIC, suites.STATIC_FLOPS):
+        copying = [c for c in controllers if suites.copies(c) is not None and c.startswith(f"{name}:")]
+        jobs = [job for task in tasks for c in copying for job in suites.twin(suite, task, c, rows)]
+        rows += play_all(jobs, path, workers, name)
+    return rows
+
+
+def verify(path: Path, number: int, report: Callable[[str], None] = print) -> bool:
+    """Play the episode of a row, counted from 0, again from its seed and actions, and compare bit for bit.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    rows = episodes.read(path)
+    if not 0 <= number < len(rows):
+        raise ValueError(f"{path} has {len(rows)} rows; choose one from 0 to {len(rows) - 1}")
+    row = rows[number]
+    again = episodes.replay(row)
+    for name in (wrong := episodes.differences(row, again)):
+        report(f"{name}: {getattr(row, name)} in the row, {getattr(again, name)} now")
+    if wrong:
+        for name in ("versions", "cpu", "commit", "provenance"):
+            if getattr(row, name) != getattr(again, name):
+                report(f"(made with {name} {getattr(row, name)}, played again with {getattr(again, name)})")
+    report(f"row {number}, {row.controller} on {row.task} with seed {row.seed}: {'DIFFERS' if wrong else 'the same'}")
+    return not wrong

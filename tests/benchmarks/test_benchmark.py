@@ -1,0 +1,134 @@
+"""The benchmark's rows, controls and search, on tiny episodes."""
+
+import json
+from dataclasses import replace
+
+import gymnasium
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import episodes, play, search, suites
+from benchmarks.episodes import Job
+from benchmarks.suites import Task
+from esper_agents.tamiyo import Interface, Planting, Schedule
+
+TINY = Task("Esper/Tiny-v0", {"episode_length": 30, "samples_per_epoch": 64, "val_samples": 64, "tempos": [1]})
+SEED = 2_000_000
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Play in this process."""
+
+    def play_all(jobs, path, workers, title):
+        rows = {row.key: row for row in episodes.read(path)}
+        for job in jobs:
+            if job.key not in rows:
+                rows[job.key] = episodes.play(job)
+                episodes.append(path, rows[job.key])
+        return [rows[job.key] for job in jobs]
+
+    monkeypatch.setattr(play, "play_all", play_all)
+    monkeypatch.setattr(search, "play_all", play_all)
+    monkeypatch.setitem(suites.SUITES, "smoke", (TINY,))
+
+
+def planted():
+    plantings = [vars(Planting("r0c0", "conv_light", tempo=1))]
+    return Job("smoke", TINY.id, TINY.arguments, "planted", SEED, "schedule", plantings, "h")
+
+
+def test_a_row_is_read_as_it_was_written_and_replayed_bit_for_bit(tmp_path):
+    row = episodes.play(planted())
+    assert row.fossilized == 1 and json.loads(row.structure)[0]["blueprint"] == "conv_light"
+    assert sum(json.loads(row.operations).values()) == len(json.loads(row.curve)) == 30
+    assert row.images == 30 * 64
+    episodes.append(tmp_path / "rows.csv", row)
+    (again,) = episodes.read(tmp_path / "rows.csv")
+    assert again == row
+    assert episodes.differences(again, episodes.replay(again)) == []
+    other = replace(again, actions=json.dumps([0] * 30))
+    assert "test_accuracy" in episodes.differences(other, episodes.replay(other))
+
+
+def test_a_line_that_was_cut_off_is_none_and_does_no_harm(tmp_path):
+    row, path = episodes.play(planted()), tmp_path / "rows.csv"
+    episodes.append(path, row)
+    whole = path.read_text()
+    path.write_text(whole + whole.splitlines()[1][:100])
+    assert episodes.read(path) == [row]
+    second = replace(row, seed=SEED + 1)
+    episodes.append(path, second)
+    assert episodes.read(path) == [row, second]
+
+
+def test_twins_have_the_final_structure_from_the_start_and_equal_flops_if_asked(tmp_path, here, monkeypatch):
+    monkeypatch.setattr(suites, "SCHEDULES", tmp_path)
+    schedule = Schedule((Planting("r0c0", "conv_heavy", tempo=1),))
+    (tmp_path / "fixed_schedule-Tiny.json").write_text(schedule.to_json())
+    names = ["fixed_schedule", "static_final:fixed_schedule", "static_flops:fixed_schedule"]
+    rows = play.run("smoke", [TINY], names, [SEED, SEED + 1], tmp_path / "out", 1)
+    assert [row.controller for row in rows] == [name for name in names for _ in range(2)]
+    for grown, static, flops in zip(rows[:2], rows[2:4], rows[4:], strict=True):
+        assert grown.seed == static.seed == flops.seed
+        assert grown.params == static.params == flops.params and grown.fossilized == 1
+        assert json.loads(static.stages)[0] == json.loads(grown.stages)[-1]
+        assert len(json.loads(static.curve)) == 30
+        spent = grown.flops_training + grown.flops_shadow
+        assert flops.flops_training == pytest.approx(spent, abs=static.flops_training / 30)
+    before = (tmp_path / "out" / "rows.csv").read_bytes()
+    assert play.run("smoke", [TINY], names, [SEED, SEED + 1], tmp_path / "out", 1) == rows
+    assert (tmp_path / "out" / "rows.csv").read_bytes() == before
+
+
+def test_the_search_keeps_to_its_budget_and_its_winner_is_played(tmp_path, here):
+    interface = Interface.of(gymnasium.make(TINY.id, **TINY.arguments))
+    budget = 120 * episodes.play(replace(planted(), kind="scripted", what="wait")).flops_total
+    found = search.search(TINY, interface, 30, budget, tmp_path, 1)
+    assert found.flops == pytest.approx(budget, rel=0.3)
+    rows = episodes.read(tmp_path / "search-Tiny.csv")
+    assert len({row.controller for row in rows}) == found.tried >= search.FIVE
+    assert all(row.seed < 1_000_000 for row in rows)
+    tries = [sum(row.controller == digest for row in rows) for digest in {row.controller for row in rows}]
+    assert sorted(tries)[-search.FIVE :] == [14] * search.FIVE
+    again = search.search(TINY, interface, 30, budget, tmp_path, 1)
+    assert again == found and episodes.read(tmp_path / "search-Tiny.csv") == rows
+    (row,) = play.run("smoke", [TINY], ["random_search"], [SEED], tmp_path, 1)
+    assert row.controller_hash == found.schedule.digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--suite", "smoke", "--controllers", "wait,wizard"], "unknown controller 'wizard'; choose from wait"),
+        (["run", "--suite", "smoke", "--controllers", "static_final"], "write static_final:CONTROLLER"),
+        (["run", "--suite", "smoke", "--controllers", "static_final:wait"], "name that controller too"),
+        (["run", "--suite", "smoke", "--controllers", "wait:1"], "wait takes no argument"),
+        (["run", "--suite", "smoke", "--controllers", "learned:nobody"], "there is no policy file nobody"),
+        (["run", "--suite", "smoke", "--controllers", "random_search"], "search --task Tiny` first"),
+        (["run", "--suite", "smoke", "--seeds", "5"], "write FIRST:LAST"),
+        (["run", "--suite", "smoke", "--tasks", "Huge"], "suite smoke has no task Huge; choose from Tiny"),
+        (["search", "--suite", "smoke"], "--like, or a number of FLOPs"),
+        (["verify", "nowhere", "--row", "0"], "has 0 rows"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_played(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_plays_and_verifies(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(suites.SUITES, "smoke", (TINY,))
+    options = ["--controllers", "wait", "--seeds", "0:1", "--workers", "1"]
+    monkeypatch.setattr("sys.argv", ["benchmarks", "run", "--suite", "smoke", *options])
+    assert command.main() == 0
+    monkeypatch.setattr("sys.argv", ["benchmarks", "verify", "runs/benchmark", "--row", "0"])
+    assert command.main() == 0 and "the same" in capsys.readouterr().out
+    rows = tmp_path / "runs" / "benchmark" / "rows.csv"
+    rows.write_text(rows.read_text().replace(',"[0, 0, ', ',"[1, 0, '))
+    assert command.main() == 1 and "DIFFERS" in capsys.readouterr().out
