@@ -14,6 +14,7 @@ from pathlib import Path
 import gymnasium
 
 from benchmarks import play, suites
+from benchmarks.report import report
 from benchmarks.search import search
 from esper_agents import load_policy
 from esper_agents.tamiyo import Interface
@@ -45,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="play a row's episode again and compare")
     verify.add_argument("folder", type=Path)
     verify.add_argument("--row", type=int, required=True, help="counted from 0")
+    write = commands.add_parser("report", help="write a page and pictures from the rows")
+    write.add_argument("folder", type=Path)
     for command in (run, find):
         command.add_argument("--out", type=Path, default=OUT, help=f"folder of the rows; default {OUT}")
     return parser
@@ -77,6 +80,9 @@ def main() -> int:
                 )
             case "search":
                 _search(arguments)
+            case "report":
+                for file in report(arguments.folder):
+                    print(file)
             case "verify":
                 return 0 if play.verify(arguments.folder / play.ROWS, arguments.row) else 1
     except (ValueError, FileNotFoundError) as error:

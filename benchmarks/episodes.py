@@ -42,6 +42,8 @@ class Job:
     starts with, in which it waits."""
     hash: str = ""
     """Of what decides: a schedule's, a policy's."""
+    trained_on: str = ""
+    """Id of the environment that a policy was trained on."""
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -59,6 +61,8 @@ class Row:
     """JSON"""
     controller: str
     controller_hash: str
+    trained_on: str
+    """Id of the environment a policy was trained on; empty for what is not trained."""
     seed: int
     episode_return: float
     committed_accuracy: float
@@ -97,6 +101,10 @@ class Row:
     """JSON: validation accuracy, epoch by epoch."""
     stages: str
     """JSON: stage of every slot, epoch by epoch."""
+    blueprints: str
+    """JSON: index of the blueprint in every slot, -1 for none, epoch by epoch."""
+    alphas: str
+    """JSON: alpha of every slot, epoch by epoch."""
     provenance: str
     """JSON"""
     versions: str
@@ -135,8 +143,16 @@ EXACT = (
     "structure",
     "curve",
     "stages",
+    "blueprints",
+    "alphas",
 )
 """Fields that a replay must have bit for bit."""
+
+IDENTITY = ("suite", "task", "arguments", "controller", "controller_hash", "trained_on", "options")
+"""Fields that say what was played, besides the seed."""
+
+SERIES = ("stages", "blueprints", "alphas")
+"""What is kept of every slot, epoch by epoch."""
 
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 
@@ -178,7 +194,7 @@ class _Log:
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     curve: list[float] = field(default_factory=list)
-    stages: list[list[int]] = field(default_factory=list)
+    rows: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in SERIES})
     executed: list[Op] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -199,7 +215,10 @@ def play(job: Job) -> Row:
         return int(actions[0])
 
     log = _run(env, job.seed, options, decide)
-    return _row(job.suite, job.task, job.arguments, job.controller, job.hash, job.seed, options, env, log)
+    arguments = json.dumps(job.arguments, sort_keys=True)
+    identity = {"suite": job.suite, "task": job.task, "arguments": arguments, "controller": job.controller}
+    identity |= {"controller_hash": job.hash, "trained_on": job.trained_on, "options": json.dumps(options)}
+    return _row(identity, job.seed, env, log)
 
 
 def replay(row: Row) -> Row:
@@ -207,10 +226,8 @@ def replay(row: Row) -> Row:
     torch.set_num_threads(1)
     env = _environment(row.task, json.loads(row.arguments))
     actions = iter(json.loads(row.actions))
-    options = json.loads(row.options)
-    log = _run(env, row.seed, options, lambda _, __: next(actions))
-    same = (row.suite, row.task, json.loads(row.arguments), row.controller, row.controller_hash, row.seed, options)
-    return _row(*same, env, log)
+    log = _run(env, row.seed, json.loads(row.options), lambda _, __: next(actions))
+    return _row({name: getattr(row, name) for name in IDENTITY}, row.seed, env, log)
 
 
 def differences(row: Row, again: Row) -> list[str]:
@@ -247,23 +264,14 @@ def _run(env: EsperEnv, seed: int, options: dict[str, Any], decide: Callable[[An
         log.executed.append(Op.WAIT if info["invalid_action"] else env.action_table[action].op)
         log.rewards.append(float(reward))
         log.curve.append(float(info["val_accuracy"]))
-        log.stages.append([int(stage) for stage in info["stages"]])
+        for name, series in log.rows.items():
+            series.append(info[name].tolist())
         done = terminated or truncated
     log.info, log.seconds = info, time.perf_counter() - start
     return log
 
 
-def _row(  # noqa: PLR0917
-    suite: str,
-    task: str,
-    arguments: dict[str, Any],
-    controller: str,
-    hash: str,
-    seed: int,
-    options: dict[str, Any],
-    env: EsperEnv,
-    log: _Log,
-) -> Row:
+def _row(identity: dict[str, Any], seed: int, env: EsperEnv, log: _Log) -> Row:
     info, episode = log.info, env.episode
     fossils = [
         {"slot": s.name, "blueprint": s.blueprint, "style": str(s.style)}
@@ -271,11 +279,7 @@ def _row(  # noqa: PLR0917
         if s.stage is Stage.FOSSILIZED
     ]
     return Row(
-        suite=suite,
-        task=task,
-        arguments=json.dumps(arguments, sort_keys=True),
-        controller=controller,
-        controller_hash=hash,
+        **identity,
         seed=seed,
         episode_return=_total(log.rewards),
         committed_accuracy=float(info["committed_accuracy"]),
@@ -301,9 +305,8 @@ def _row(  # noqa: PLR0917
         stability=float(info["stability"]),
         structure=json.dumps(fossils),
         actions=json.dumps(log.actions),
-        options=json.dumps(options),
         curve=json.dumps(log.curve),
-        stages=json.dumps(log.stages),
+        **{name: json.dumps(series) for name, series in log.rows.items()},
         provenance=json.dumps({k: v for k, v in env.provenance.items() if k != "source"}),
         versions=json.dumps(versions()),
         cpu=cpu(),

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.episodes import Job, Row
+from esper_agents import load_policy
+from esper_agents.config import environment_ids
 from esper_agents.tamiyo import CONTROLLERS, Schedule
 from esper_agents.tamiyo.policy_files import policy_path
 from esper_env.tasks import BUILT_IN
@@ -43,6 +46,8 @@ SUITES: dict[str, tuple[Task, ...]] = {
 """The tasks of each suite; `full` takes the real data where they are on disk."""
 
 SCHEDULES = Path(__file__).parent / "schedules"
+REFERENCES = Path(__file__).parent / "references.json"
+"""Mean test accuracies that normalised scores are measured by."""
 STATIC, STATIC_FLOPS = "static_final", "static_flops"
 NAMES = (*CONTROLLERS, "random_search", "learned", STATIC, STATIC_FLOPS)
 HELP = (
@@ -97,14 +102,21 @@ def job(suite: str, task: Task, controller: str, seed: int, out: Path) -> Job:
         ValueError: there is no schedule for the task.
     """
     name, _, argument = controller.partition(":")
-    kind, what, digest = "scripted", name, hashlib.sha256(name.encode()).hexdigest()
+    kind, what, digest, trained_on = "scripted", name, hashlib.sha256(name.encode()).hexdigest(), ""
     if name in ("fixed_schedule", "random_search"):
         schedule = found(name, task, out)
         kind, what, digest = "schedule", json.loads(schedule.to_json())["plantings"], schedule.digest
     elif name == "learned":
-        path = policy_path(argument or "cifar_baseline")
-        kind, what, digest = "policy", str(path), hashlib.sha256(path.read_bytes()).hexdigest()
-    return Job(suite, task.id, task.arguments, controller, seed, kind, what, digest)
+        kind, what = "policy", str(policy_path(argument or "cifar_baseline"))
+        digest, trained_on = _origin(what)
+    return Job(suite, task.id, task.arguments, controller, seed, kind, what, digest, trained_on)
+
+
+@cache
+def _origin(path: str) -> tuple[str, str]:
+    """Digest of a policy's file, and id of the environment it was trained on."""
+    task = load_policy(path).description["origin"]["config"]["task"]
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest(), environment_ids().get(task, task)
 
 
 def found(name: str, task: Task, out: Path) -> Schedule:
@@ -138,5 +150,6 @@ def twin(suite: str, task: Task, controller: str, rows: Sequence[Row]) -> list[J
             epochs = len(json.loads(like.curve))
             length = max(1, round(epochs * (row.flops_training + row.flops_shadow) / like.flops_training))
             arguments = {**arguments, "episode_length": length}
-        jobs.append(Job(suite, task.id, arguments, controller, row.seed, "structure", structure, row.controller_hash))
+        copied = (row.controller_hash, row.trained_on)
+        jobs.append(Job(suite, task.id, arguments, controller, row.seed, "structure", structure, *copied))
     return jobs

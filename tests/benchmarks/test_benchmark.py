@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import gymnasium
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import episodes, play, search, suites
+from benchmarks import compare, episodes, figures, play, report, search, suites
 from benchmarks.episodes import Job
 from benchmarks.suites import Task
 from esper_agents.tamiyo import Interface, Planting, Schedule
@@ -95,6 +96,85 @@ def test_the_search_keeps_to_its_budget_and_its_winner_is_played(tmp_path, here)
     assert again == found and episodes.read(tmp_path / "search-Tiny.csv") == rows
     (row,) = play.run("smoke", [TINY], ["random_search"], [SEED], tmp_path, 1)
     assert row.controller_hash == found.schedule.digest
+
+
+@pytest.fixture(scope="module")
+def base():
+    return episodes.play(replace(planted(), kind="scripted", what="wait", controller="wait"))
+
+
+def made(base, controller, returns, task="Esper/CifarVaried-v0", trained_on="", **fields):
+    """Rows with these returns, one a seed."""
+    return [
+        replace(
+            base,
+            task=task,
+            controller=controller,
+            trained_on=trained_on,
+            seed=SEED + i,
+            episode_return=value,
+            test_accuracy=value,
+            **fields,
+        )
+        for i, value in enumerate(returns)
+    ]
+
+
+def test_training_runs_are_grouped_and_transfer_is_kept_apart(base):
+    varied = "Esper/CifarVaried-v0"
+    rows = made(base, "wait", [0.1, 0.2])
+    rows += made(base, "learned:a", [0.3, 0.4], trained_on=varied) + made(
+        base, "learned:b", [0.5, 0.6], trained_on=varied
+    )
+    rows += made(base, "learned:c", [0.2, 0.2], trained_on="Esper/Tiny-v0")
+    rows += made(base, "static_final:learned:a", [0.3, 0.3], trained_on=varied)
+    results = compare.Results.of(varied, rows)
+    runs = {name: len(runs) for name, runs in results.groups.items()}
+    assert runs == {"wait": 1, "learned": 2, "learned on Tiny-v0": 1, "static_final:learned": 1}
+    assert results.scores("learned", "episode_return").tolist() == [[0.3, 0.4], [0.5, 0.6]]
+
+
+def test_a_failed_episode_is_listed_and_its_seed_left_out(base):
+    rows = made(base, "wait", [0.1, 0.2, 0.3]) + made(base, "random", [0.1, 0.2, 0.3])
+    rows[4] = replace(rows[4], error_code=1)
+    results = compare.Results.of(rows[0].task, rows)
+    assert results.seeds == (SEED, SEED + 2) and results.failed == [rows[4]]
+    assert any("random on seed 2000001" in sentence for sentence in report.sentences(results))
+
+
+def test_words_follow_the_figures(base):
+    rng = np.random.default_rng(0)
+    wait = rng.normal(0.5, 0.05, 40)
+    trained = {"trained_on": "Esper/CifarVaried-v0"}
+    rows = made(base, "wait", wait) + made(base, "heuristic", wait + rng.normal(0, 0.02, 40))
+    rows += [r for i in range(3) for r in made(base, f"learned:{i}", wait + rng.normal(0.03, 0.01, 40), **trained)]
+    rows += made(base, "random_search", wait + 0.08)
+    rows += made(base, "static_final:learned:0", wait + 0.02, flops_total=2 * base.flops_total, **trained)
+    results = compare.Results.of(rows[0].task, rows)
+    said = report.sentences(results)
+    assert said[0].startswith("Settled: learned is better than heuristic, by +")
+    assert said[1].startswith("Settled: learned is better than wait, by +3.")
+    assert said[2].startswith("Not settled: heuristic against wait")
+    assert said[3].startswith("Settled: learned is worse than random_search, by -")
+    assert "is not inferior" in said[4] and "50% of its FLOPs, which is at most 70%" in said[4]
+    assert "dominated in quality, cost and stability by random_search" in said[5]
+    (one,) = [c for c in compare.comparisons(compare.Results.of(rows[0].task, rows[:40] + rows[80:120]))]
+    assert "this learned policy" in one.words()
+    assert compare.return_on_growth(results, "learned") is None, "nothing grew"
+
+
+def test_the_report_is_one_page_with_its_pictures(tmp_path, base):
+    tiny = "Esper/Tiny-v0"
+    grown = episodes.play(replace(planted(), controller="fixed_schedule"))
+    for row in made(base, "wait", [0.5, 0.6], tiny) + made(grown, "fixed_schedule", [0.55, 0.65], tiny):
+        episodes.append(tmp_path / "rows.csv", row)
+    files = report.report(tmp_path)
+    assert [file.name for file in files] == ["report.html", *(f"Tiny-{name}.png" for name in figures.PICTURES)]
+    assert all(file.stat().st_size > 8_000 for file in files)
+    page = files[0].read_text()
+    assert page.count("data:image/png;base64,") == len(figures.PICTURES) and "http" not in page
+    with pytest.raises(ValueError, match="run `python -m benchmarks run` first"):
+        report.report(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

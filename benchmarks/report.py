@@ -1,0 +1,150 @@
+"""Writes the report: one HTML page that needs no other file, and the pictures as PNG beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import statistics
+from benchmarks.compare import Results, comparisons, dominated, non_inferior, place, return_on_growth
+from benchmarks.episodes import Row, read
+from benchmarks.figures import PICTURES
+from benchmarks.pages import markdown
+from benchmarks.play import ROWS
+from benchmarks.suites import REFERENCES
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
+table { border-collapse: collapse; margin: 1em 0; font-size: 13px; display: block; overflow-x: auto; }
+td, th { border-bottom: 1px solid #ddd; padding: .3em .45em; text-align: right; white-space: nowrap; }
+td:first-child, th:first-child { text-align: left; }
+img { max-width: 100%; }
+"""
+HEAD = (
+    "controller",
+    "runs",
+    "return",
+    "IQM",
+    "test accuracy, %",
+    "normalised",
+    "stability",
+    "growth, %",
+    "kept",
+    "FLOPs",
+    "of WAIT's",
+    "points/1,000 params",
+)
+
+
+def normalised(results: Results, name: str) -> str:
+    """Test accuracy between that of WAIT, 0, and that of conv_light everywhere from the start, 1; "" if unknown."""
+    known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
+    arguments = next(iter(results.groups.values()))[0][0].arguments
+    reference = known.get(f"{results.task} {arguments}")
+    if reference is None or reference["low"] <= 2.0:
+        return ""
+    low, high = reference["wait"], reference["static"]
+    return f"{(100 * results.mean(name, 'test_accuracy') - low) / (high - low):.2f}"
+
+
+def table(results: Results) -> list[list[str]]:
+    """A line for every group."""
+    lines = []
+    wait = results.mean("wait", "flops_total") if "wait" in results.groups else None
+    for name, runs in results.groups.items():
+        flops = results.mean(name, "flops_total")
+        gain = return_on_growth(results, name)
+        lines.append(
+            [
+                name,
+                str(len(runs)),
+                str(results.points(name, "episode_return")).replace("+", ""),
+                f"{statistics.interquartile_mean(results.scores(name, 'episode_return', 100.0)):.2f}",
+                str(results.points(name, "test_accuracy")).replace("+", ""),
+                normalised(results, name),
+                f"{results.mean(name, 'stability'):.3f}",
+                f"{100 * results.mean(name, 'growth'):.0f}",
+                f"{results.mean(name, 'fossilized'):.2f}",
+                f"{flops:.3g}",
+                "" if wait is None else f"{flops / wait:.2f}",
+                "" if gain is None else f"{gain:+.2f}",
+            ]
+        )
+    return lines
+
+
+def sentences(results: Results) -> list[str]:
+    """What is settled and what is not, in words."""
+    said = [comparison.words() for comparison in comparisons(results)]
+    said += [s for s in (non_inferior(results),) if s is not None]
+    better = dominated(results)
+    if "learned" in results.groups:
+        who = f"dominated in quality, cost and stability by {', '.join(better)}" if better else "dominated by no other"
+        said.append(f"The learned controller is {who}.")
+    points = {name: place(results, name) for name in results.groups}
+    reference = tuple(min(p[i] for p in points.values()) - 1e-9 for i in range(3))
+    volume = statistics.hypervolume(list(points.values()), reference)
+    said.append(
+        f"On the front of quality, cost and stability: {', '.join(statistics.front(points))} (hypervolume {volume:.3g} "
+        f"above test accuracy {reference[0]:.4f}, {-reference[1]:.3g} FLOPs, stability {reference[2]:.4f})."
+    )
+    if results.failed:
+        which = ", ".join(f"{row.controller} on seed {row.seed}" for row in results.failed)
+        said.append(f"Failed, and left out with their seeds: {which}.")
+    return said
+
+
+def summary(results: Results) -> str:
+    """Table and sentences as Markdown."""
+    return "\n".join([markdown(HEAD, table(results)), "", *(f"- {sentence}" for sentence in sentences(results))])
+
+
+def report(folder: Path) -> list[Path]:
+    """Write ``report.html`` and the pictures into `folder`; return the files.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    rows = read(folder / ROWS)
+    if not rows:
+        raise ValueError(f"there are no rows in {folder / ROWS}: run `python -m benchmarks run` first")
+    files, parts = [], []
+    for task in dict.fromkeys(row.task for row in rows):
+        results = Results.of(task, rows)
+        if not results.seeds:
+            parts.append(f"<h2>{html.escape(task)}</h2><p>No seed has a sound row of every controller yet.</p>")
+            continue
+        parts.append(_section(results))
+        for name, draw in PICTURES.items():
+            path = folder / f"{task.removeprefix('Esper/').removesuffix('-v0')}-{name}.png"
+            draw(results, path)
+            files.append(path)
+            data = base64.b64encode(path.read_bytes()).decode()
+            parts.append(f'<img alt="{name} of {html.escape(task)}" src="data:image/png;base64,{data}">')
+    page = folder / "report.html"
+    page.write_text(_page(rows, parts))
+    return [page, *files]
+
+
+def _section(results: Results) -> str:
+    head = "".join(f"<th>{cell}</th>" for cell in HEAD)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in table(results)
+    )
+    said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences(results))
+    return (
+        f"<h2>{html.escape(results.task)}</h2><p>{len(results.seeds)} seeds, paired. Returns and accuracies in points, "
+        f"means with 95 % intervals.</p><table><tr>{head}</tr>{body}</table><ul>{said}</ul>"
+    )
+
+
+def _page(rows: Sequence[Row], parts: list[str]) -> str:
+    where = sorted({f"{row.cpu}, commit {row.commit}, {row.versions}" for row in rows})
+    made = "".join(f"<li>{html.escape(line)}</li>" for line in where)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Esper benchmark</title><style>{STYLE}</style>'
+        f"<h1>Esper benchmark</h1>{''.join(parts)}<h2>Made with</h2><ul>{made}</ul></html>\n"
+    )
