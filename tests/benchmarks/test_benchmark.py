@@ -130,7 +130,7 @@ def test_training_runs_are_grouped_and_transfer_is_kept_apart(base):
     rows += made(base, "static_final:learned:a", [0.3, 0.3], trained_on=varied)
     results = compare.Results.of(varied, rows)
     runs = {name: len(runs) for name, runs in results.groups.items()}
-    assert runs == {"wait": 1, "learned": 2, "learned on Tiny-v0": 1, "static_final:learned": 1}
+    assert runs == {"wait": 1, "learned": 2, "learned on Tiny": 1, "static_final:learned": 1}
     assert results.scores("learned", "episode_return").tolist() == [[0.3, 0.4], [0.5, 0.6]]
 
 
@@ -153,12 +153,12 @@ def test_words_follow_the_figures(base):
     results = compare.Results.of(rows[0].task, rows)
     said = report.sentences(results)
     assert said[0].startswith("Settled: learned is better than heuristic, by +")
-    assert said[1].startswith("Settled: learned is better than wait, by +3.")
+    assert said[1].startswith("Settled: learned is better than wait, by +2.9")
     assert said[2].startswith("Not settled: heuristic against wait")
     assert said[3].startswith("Settled: learned is worse than random_search, by -")
     assert "is not inferior" in said[4] and "50% of its FLOPs, which is at most 70%" in said[4]
     assert "dominated in quality, cost and stability by random_search" in said[5]
-    (one,) = [c for c in compare.comparisons(compare.Results.of(rows[0].task, rows[:40] + rows[80:120]))]
+    (one,) = compare.comparisons(compare.Results.of(rows[0].task, rows[:40] + rows[80:120]))
     assert "this learned policy" in one.words()
     assert compare.return_on_growth(results, "learned") is None, "nothing grew"
 
