@@ -1,4 +1,4 @@
-"""The benchmark: ``python -m benchmarks run|search|report|verify``.
+"""The benchmark: ``python -m benchmarks run|search|references|report|verify``.
 
 `run` plays episodes and keeps a row of each in ``OUT/rows.csv``; `search` looks for the open-loop schedule that
 `random_search` replays; `report` writes a page and pictures from the rows; `verify` plays a row again and compares it
@@ -14,6 +14,7 @@ from pathlib import Path
 import gymnasium
 
 from benchmarks import play, suites
+from benchmarks.references import references
 from benchmarks.report import report
 from benchmarks.search import search
 from esper_agents import load_policy
@@ -39,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     find = commands.add_parser("search", help="search for an open-loop schedule with a budget of FLOPs")
     find.add_argument("--like", help="name or file of a policy: spend what its training spent")
     find.add_argument("--flops", type=float, help="spend this")
-    for command in (run, find):
+    known = commands.add_parser("references", help="play what normalised scores are measured by")
+    for command in (run, find, known):
         command.add_argument("--suite", choices=suites.SUITES, required=True)
         command.add_argument("--tasks", nargs="+", default=(), help="of the suite; default all of them")
         command.add_argument("--workers", type=int, default=2, help="processes; default 2")
@@ -48,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--row", type=int, required=True, help="counted from 0")
     write = commands.add_parser("report", help="write a page and pictures from the rows")
     write.add_argument("folder", type=Path)
-    for command in (run, find):
+    for command in (run, find, known):
         command.add_argument("--out", type=Path, default=OUT, help=f"folder of the rows; default {OUT}")
     return parser
 
@@ -80,6 +82,11 @@ def main() -> int:
                 )
             case "search":
                 _search(arguments)
+            case "references":
+                for name, figures in references(
+                    suites.tasks_of(arguments.suite, arguments.tasks), arguments.out, arguments.workers
+                ).items():
+                    print(name, {key: round(value, 2) for key, value in figures.items()})
             case "report":
                 for file in report(arguments.folder):
                     print(file)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import compare, episodes, figures, play, report, search, suites
+from benchmarks import compare, episodes, figures, play, references, report, search, suites
 from benchmarks.episodes import Job
 from benchmarks.suites import Task
 from esper_agents.tamiyo import Interface, Planting, Schedule
@@ -161,6 +161,23 @@ def test_words_follow_the_figures(base):
     (one,) = compare.comparisons(compare.Results.of(rows[0].task, rows[:40] + rows[80:120]))
     assert "this learned policy" in one.words()
     assert compare.return_on_growth(results, "learned") is None, "nothing grew"
+
+
+def test_scores_are_normalised_by_references_that_differ_enough(tmp_path, here, base, monkeypatch):
+    monkeypatch.setattr(references, "play_all", play.play_all)
+    monkeypatch.setattr(references, "SEEDS", 2)
+    file = tmp_path / "references.json"
+    monkeypatch.setattr(suites, "REFERENCES", file)
+    monkeypatch.setattr(report, "REFERENCES", file)
+    (known,) = references.references([TINY], tmp_path, 1, file).values()
+    assert {row.seed for row in episodes.read(tmp_path / "rows.csv")} == {1_000_000, 1_000_001}
+    key = f"{TINY.id} {json.dumps(TINY.arguments, sort_keys=True)}"
+    results = compare.Results.of(TINY.id, made(base, "wait", [0.3, 0.3], TINY.id))
+    for gap, expected in ((20.0, "0.50"), (1.0, "")):
+        figures_of = {"wait": 20.0, "static": 40.0, "low": gap, "high": 30.0}
+        file.write_text(json.dumps({key: figures_of}))
+        assert report.normalised(results, "wait") == expected
+    assert known["low"] <= known["static"] - known["wait"] <= known["high"]
 
 
 def test_the_report_is_one_page_with_its_pictures(tmp_path, base):
