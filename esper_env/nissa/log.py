@@ -1,0 +1,125 @@
+"""The event log: takes events from any thread and writes them to its sinks from one of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from queue import Full, Queue
+from typing import Protocol
+
+from esper_env.leyline.events import Event, RunEnd
+from esper_env.nissa.records import Record, record
+
+CAPACITY = 20_000
+"""Events that may wait; what comes beyond is dropped and counted."""
+
+BATCH = 512
+"""Most events that are handed to a sink at once."""
+
+
+class Sink(Protocol):
+    """Somewhere that records go. Called from the log's thread only."""
+
+    name: str
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Take records, in order."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class EventLog:
+    """Writes events to sinks without holding up whoever emits them.
+
+    `emit` checks an event and puts it into a bounded queue; it never waits. A sink that raises is given up: what it
+    did not get is counted in `dropped` under its name, what did not fit the queue under "queue", and training goes on.
+
+    Args:
+        sinks: where records go.
+        capacity: of the queue.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], *, capacity: int = CAPACITY) -> None:
+        self.sinks = list(sinks)
+        self.dropped: Counter[str] = Counter()
+        """Events lost so far, by sink or "queue"."""
+        self.errors: dict[str, str] = {}
+        """Why a sink was given up."""
+        self._queue: Queue[Record | threading.Event | None] = Queue(capacity)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="nissa", daemon=True)
+        self._thread.start()
+
+    def emit(self, event: Event) -> None:
+        """Log an event.
+
+        Raises:
+            EventError: a field of it is of the wrong type.
+            RuntimeError: the log is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the event log is closed")
+        try:
+            self._queue.put_nowait(record(event, time.time()))
+        except Full:
+            self.dropped["queue"] += 1
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until everything emitted before was given to the sinks; return whether it was in time."""
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(timeout)
+
+    def end(self, event: RunEnd) -> None:
+        """Write the last event, with what was lost until then, and close the sinks."""
+        if self._closed:
+            return
+        self.flush()
+        self._closed = True
+        self._queue.put(record(replace(event, dropped=dict(self.dropped)), time.time()))
+        self._queue.put(None)
+        self._thread.join(timeout=30.0)
+
+    @property
+    def lost(self) -> int:
+        """Events that some sink did not get."""
+        return sum(self.dropped.values())
+
+    def _run(self) -> None:
+        batch: list[Record] = []
+        while True:
+            item = self._queue.get()
+            waiting = None
+            if isinstance(item, dict):
+                batch.append(item)
+                if len(batch) < BATCH and not self._queue.empty():
+                    continue
+            elif item is not None:
+                waiting = item
+            if batch:
+                self._give(batch)
+                batch = []
+            if waiting is not None:
+                waiting.set()
+            if item is None:
+                break
+        for sink in self.sinks:
+            self._guarded(sink, sink.close, 0)
+
+    def _give(self, batch: list[Record]) -> None:
+        for sink in self.sinks:
+            self._guarded(sink, lambda sink=sink: sink.write(batch), len(batch))
+
+    def _guarded(self, sink: Sink, call: object, count: int) -> None:
+        if sink.name in self.errors:
+            self.dropped[sink.name] += count
+            return
+        try:
+            call()  # type: ignore[operator]
+        except Exception as error:  # a sink that fails never stops training
+            self.errors[sink.name] = f"{type(error).__name__}: {error}"
+            self.dropped[sink.name] += count
