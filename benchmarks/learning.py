@@ -126,8 +126,8 @@ def run_one(task: str, setting: str, seed: int) -> Row:
             trainer.env.close()
             rounds = [json.loads(line) for line in (Path(scratch) / LOG).read_text().splitlines()]
             policy = Path(scratch) / POLICY
-            row |= judge(lambda venv: load_policy(policy, venv), config)
-            row["likeliest"] = judge(lambda venv: load_policy(policy, venv, deterministic=True), config)["returns"]
+            row |= judge(lambda venv: load_policy(policy, venv, temperature=1.0), config)
+            row["likeliest"] = judge(lambda venv: load_policy(policy, venv, temperature=0.0), config)["returns"]
         row["curves"] = {key: [r.get(f"round/{key}") for r in rounds] for key in CURVES}
         row["curves"] |= {key: [r[f"train/{key}"] for r in rounds] for key in ("approx_kl", "clip_fraction")}
         row["config"] = json.loads(config.model_dump_json())

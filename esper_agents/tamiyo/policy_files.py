@@ -23,6 +23,9 @@ from esper_env.leyline.observation import BASE_WHERE
 
 _FORMAT = "esper policy 1"
 
+TEMPERATURE = 0.5
+"""At which policies act unless told otherwise: half as noisy as they explored, and not stuck where many actions tie."""
+
 
 SHIPPED = Path(__file__).parent / "policies"
 """Trained policies that come with the package, each ``NAME.safetensors``."""
@@ -74,15 +77,22 @@ class LearnedController:
     Args:
         policy: decides.
         description: what the file says of it: ``actions``, ``slots``, ``origin`` and more.
-        deterministic: take the likeliest action. Else draw it, as in training, from a generator that starts with
-            `seed`: where many actions are as good as each other, the likeliest one may be to wait, again and again.
+        temperature: actions are drawn with probabilities in proportion to the policy's to the power 1/temperature. 1
+            draws as in training, mistakes of exploration included; 0 takes the likeliest, which may be to wait, again
+            and again, where many actions are as good as each other.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a negative temperature.
     """
 
     def __init__(
-        self, policy: TamiyoPolicy, description: Mapping[str, Any], *, deterministic: bool = False, seed: int = 0
+        self, policy: TamiyoPolicy, description: Mapping[str, Any], *, temperature: float = TEMPERATURE, seed: int = 0
     ) -> None:
+        if temperature < 0.0:
+            raise ValueError(f"temperature={temperature}: choose 0 or more")
         self.policy, self.description = policy, description
-        self.deterministic, self.seed = deterministic, seed
+        self.temperature, self.seed = temperature, seed
 
     def __call__(
         self, obs: Observations, action_mask: Masks, info: Mapping[str, Any] | None, state: Any
@@ -107,22 +117,23 @@ class LearnedController:
                 torch.as_tensor(obs, device=device), RNNStates(before, before), starts.to(device), masks.to(device)
             )
             probs: NDArray[np.float64] = distribution.probs.double().cpu().numpy()
-        if self.deterministic:
+        if self.temperature == 0.0:
             actions = probs.argmax(1)
         else:
-            actions = np.array([rng.choice(len(row), p=row / row.sum()) for row in probs], np.int64)
+            weights = (probs / probs.max(1, keepdims=True)) ** (1.0 / self.temperature)
+            actions = np.array([rng.choice(len(row), p=row / row.sum()) for row in weights], np.int64)
         return actions, (tuple(part.cpu() for part in after.pi), rng)
 
 
 def load_policy(
-    path: str | Path, env: Any = None, *, deterministic: bool = False, seed: int = 0, device: str = "cpu"
+    path: str | Path, env: Any = None, *, temperature: float = TEMPERATURE, seed: int = 0, device: str = "cpu"
 ) -> LearnedController:
     """Return the policy in a file as a controller. Nothing in the file is executed.
 
     Args:
         path: a file that `save_policy` wrote, or the name of a policy that comes with the package.
         env: the environment it is to act in; if given, its action table is compared.
-        deterministic, seed: see `LearnedController`.
+        temperature, seed: see `LearnedController`.
         device: where the policy runs.
 
     Raises:
@@ -147,7 +158,7 @@ def load_policy(
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
     policy.set_training_mode(False)
-    return LearnedController(policy.to(device), description, deterministic=deterministic, seed=seed)
+    return LearnedController(policy.to(device), description, temperature=temperature, seed=seed)
 
 
 def policy_path(name: str | Path) -> Path:

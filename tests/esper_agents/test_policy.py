@@ -139,7 +139,7 @@ def test_a_file_gives_the_same_controller_back(make_tiny, tmp_path, shape):
     model.learn(24)
     path = tmp_path / "policy.safetensors"
     save_policy(model.policy, path, venv, origin={"command": "test", "seed": 0})
-    controller = load_policy(path, venv, deterministic=True)
+    controller = load_policy(path, venv, temperature=0.0)
     assert controller.description["origin"] == {"command": "test", "seed": 0}
     obs, info = venv.reset(seed=3)
     mine, state, start = None, None, np.ones(2, bool)
@@ -158,6 +158,32 @@ def test_drawn_actions_come_from_the_controllers_own_seed(make_tiny, tmp_path):
     controllers = [load_policy(tmp_path / "p", seed=s) for s in (1, 1, 2)]
     first, again, other = [run_episodes(c, venv, 1, seed=0)[0].actions for c in controllers]
     assert first == again != other
+
+
+def test_a_lower_temperature_makes_likely_actions_likelier(make_tiny, tmp_path):
+    venv = make_tiny(1)
+    policy = make_policy(venv)
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(torch.linspace(2.0, 0.0, len(policy.action_net.bias)))
+    save_policy(policy, tmp_path / "p", venv)
+    obs, info = venv.reset(seed=0)
+    legal = np.flatnonzero(info["action_mask"][0])
+
+    def shares(temperature):
+        controller, state, counts = load_policy(tmp_path / "p", temperature=temperature), None, np.zeros(len(legal))
+        for _ in range(2_000):
+            (action,), state = controller(obs, info["action_mask"], info, state)
+            counts[np.searchsorted(legal, action)] += 1
+        return counts / counts.sum()
+
+    odds = np.exp(policy.action_net.bias.detach().numpy()[legal].astype(float))
+    for temperature in (1.0, 0.5):
+        expected = odds ** (1 / temperature)
+        np.testing.assert_allclose(shares(temperature), expected / expected.sum(), atol=0.05)
+    assert shares(0.0).max() == 1.0
+    with pytest.raises(ValueError, match="choose 0 or more"):
+        load_policy(tmp_path / "p", temperature=-1.0)
 
 
 class Bomb:
