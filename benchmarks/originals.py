@@ -109,7 +109,7 @@ class Task:
 TASKS = {
     "masked T-maze": Task(MaskedTMaze, 120_000, (RecurrentPPO, MaskablePPO)),
     "invalid actions, Discrete": Task(
-        lambda: InvalidActionEnvDiscrete(dim=40, n_invalid_actions=20), 40_000, (MaskablePPO,), learner={"gamma": 0.4}
+        lambda: InvalidActionEnvDiscrete(dim=40, n_invalid_actions=20), 60_000, (MaskablePPO,), learner={"gamma": 0.4}
     ),
     "invalid actions, MultiDiscrete": Task(
         lambda: InvalidActionEnvMultiDiscrete(dims=[8, 8], n_invalid_actions=8),
