@@ -291,7 +291,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
         value_loss = mean((batch.returns - predicted) ** 2)
         entropy_loss = -mean(evaluation.entropy)
         actor_loss = policy_loss + self.ent_coef * entropy_loss
-        warming = self.num_timesteps <= self.critic_warmup
+        warming = 0 < self.num_timesteps <= self.critic_warmup
         loss = self.vf_coef * value_loss + (0.0 if warming else 1.0) * actor_loss
         with torch.no_grad():
             measured = {
