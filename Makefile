@@ -35,5 +35,5 @@ tables: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet -e ".[dev,bench]"
+	$(RUN) -m pip install --quiet -e ".[dev]"
 	touch $@

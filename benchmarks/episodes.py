@@ -16,8 +16,8 @@ import gymnasium
 import numpy as np
 import torch
 
-from benchmarks.provenance import commit, cpu, versions
 from esper_agents import load_policy
+from esper_agents.provenance import commit, cpu, versions
 from esper_agents.tamiyo import Controller, Planting, Schedule, make_controller
 from esper_env import EsperEnv, Stage
 from esper_env.leyline import Op

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from importlib.util import find_spec
+from typing import Annotated, Any, Final, Literal, Self
 
 import gymnasium
 import torch
@@ -17,6 +18,9 @@ from esper_agents.runner import VectorEnv
 from esper_env.settings import Settings
 from esper_env.tasks import TASKS
 
+SCREENS: Final = {"sanctum": "textual", "overwatch": "nicegui", "wandb": "wandb"}
+"""Packages that flags need which not everyone has."""
+EXTRAS: Final = {"sanctum": "karn", "overwatch": "karn", "wandb": "wandb"}
 FIRST_RESERVED_SEED: Final = 1_000_000
 """Training and tuning use the seeds below this one."""
 
@@ -72,7 +76,6 @@ class EnvironmentConfig(BaseModel):
     """Which environment is run. The fields are the command line's flags, with these words as their help."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    NOT_YET: ClassVar[tuple[str, ...]] = ("telemetry_dir", "sanctum", "overwatch", "wandb")
     """Flags whose feature does not exist yet."""
 
     @model_validator(mode="before")
@@ -106,14 +109,14 @@ class EnvironmentConfig(BaseModel):
     """Insist that the data lie on the environments' GPUs, as they always do; an error if one runs on the CPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the host networks."""
-    telemetry_dir: str | None = None
-    """Folder of the runs' logs (not available yet)."""
+    telemetry_dir: str = "runs"
+    """Folder of the runs; each has one of its own in it."""
     sanctum: bool = False
-    """Show the run in the terminal (not available yet)."""
+    """Show the run in the terminal."""
     overwatch: bool = False
-    """Show the run in a browser (not available yet)."""
+    """Show the run in a browser."""
     wandb: bool = False
-    """Log to Weights & Biases (not available yet)."""
+    """Log to Weights & Biases too; its own settings apply, such as WANDB_MODE=offline."""
 
     @field_validator("task")
     @classmethod
@@ -145,9 +148,9 @@ class EnvironmentConfig(BaseModel):
 
     @model_validator(mode="after")
     def _available(self) -> Self:
-        for name in self.NOT_YET:
-            if getattr(self, name):
-                raise ValueError(f"--{name.replace('_', '-')} is not available yet")
+        for name, package in SCREENS.items():
+            if getattr(self, name) and find_spec(package) is None:
+                raise ValueError(f"--{name} needs the package {package}: pip install 'esper[{EXTRAS[name]}]'")
         for device in self.env_devices:
             check_device(device)
             if self.gpu_preload and device == "cpu":

@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from esper_agents import load_policy
+from esper_agents.monitoring import run_folder
 from esper_agents.pictures import draw_lives
 from esper_agents.ppo_config import PRESETS, PPOConfig
 from esper_agents.runner import EpisodeRecord, VectorEnv, run_episodes
 from esper_agents.simic.training import POLICY, Trainer
 from esper_agents.tamiyo import Controller, make_controller
-from esper_agents.train import run_folder
 
 SETTINGS: Final[dict[str, Any]] = PRESETS["cifar_baseline"] | {
     "dataset": "synthetic",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from tyro.conf import arg
@@ -31,8 +31,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class PPOConfig(EnvironmentConfig):
     """Train Tamiyo's policy with PPO."""
-
-    NOT_YET: ClassVar[tuple[str, ...]] = ("force_compile", "sanctum", "overwatch", "wandb")
 
     preset: str = "cifar_baseline"
     """Hyperparameters to start from."""
@@ -81,9 +79,7 @@ class PPOConfig(EnvironmentConfig):
     compile_mode: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = "auto"
     """torch.compile of the policy update; auto is on with CUDA and off on a CPU."""
     force_compile: bool = False
-    """Compile under a screen too (not available yet)."""
-    telemetry_dir: str = "runs"
-    """Folder of the runs; each has one of its own in it."""
+    """Compile under a screen too, where auto does not."""
     save_dir: str | None = None
     """Folder of the checkpoints; None is the run's."""
     save_every: Annotated[int, Field(ge=1)] = 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,16 @@ from pydantic import Field
 from tqdm import tqdm
 
 from esper_agents.config import EnvironmentConfig
+from esper_agents.monitoring import monitored, run_folder
 from esper_agents.ppo_config import PPOConfig, base_config
+from esper_agents.recording import RecordedVectorEnv
 from esper_agents.report import summary
 from esper_agents.runner import run_episodes
 from esper_agents.tamiyo import make_controller
+from esper_agents.telemetry import Telemetry, run_start
 from esper_env import DataNotFoundError
+
+LOST_TELEMETRY = 3
 
 
 class HeuristicConfig(EnvironmentConfig):
@@ -29,7 +34,7 @@ class HeuristicConfig(EnvironmentConfig):
     """Episodes to run, with the seeds from --seed on."""
 
 
-def run_heuristic(config: HeuristicConfig) -> None:
+def run_heuristic(config: HeuristicConfig, *, command: str = "") -> Telemetry:
     """Run `config.episodes` episodes of the heuristic controller.
 
     Raises:
@@ -37,18 +42,34 @@ def run_heuristic(config: HeuristicConfig) -> None:
         DataNotFoundError: the data set is not on disk.
     """
     num_envs = min(config.envs, config.episodes)
-    venv = config.make(num_envs)
+    env = RecordedVectorEnv(config.make(num_envs))
+    steps = -(-config.episodes // num_envs) * num_envs * config.episode_length
     try:
-        controller = make_controller("heuristic", venv)
-        rounds = -(-config.episodes // num_envs)
-        with tqdm(total=rounds * num_envs * config.episode_length, unit="step", desc="heuristic") as progress:
-            records = run_episodes(controller, venv, config.episodes, seed=config.seed, progress=progress)
+        controller = make_controller("heuristic", env)
+        env.reset(seed=config.seed)  # the data's digest is known only then
+        with monitored(config, run_folder(config, "heuristic-")) as telemetry:
+            telemetry.watch(env)
+            telemetry.emit(
+                run_start(
+                    env,
+                    controller="heuristic",
+                    command=command,
+                    config=json.loads(config.model_dump_json()),
+                    seed=config.seed,
+                    devices=config.env_devices,
+                    episode_epochs=config.episode_length,
+                    total_steps=steps,
+                )
+            )
+            with tqdm(total=steps, unit="step", desc="heuristic", disable=config.sanctum) as progress:
+                records = run_episodes(controller, env, config.episodes, seed=config.seed, progress=progress)
     finally:
-        venv.close()
+        env.close()
     print("\n\n".join(summary(record) for record in records))
+    return telemetry
 
 
-def run_ppo(config: PPOConfig, *, command: str = "") -> None:
+def run_ppo(config: PPOConfig, *, command: str = "") -> Telemetry:
     """Train a policy; see `Trainer`.
 
     Raises:
@@ -56,31 +77,35 @@ def run_ppo(config: PPOConfig, *, command: str = "") -> None:
             to go on from is none, is damaged or is of another run.
         DataNotFoundError: the data set is not on disk.
     """
-    from esper_agents.simic.training import Trainer  # noqa: PLC0415 - tensorboard and more, only to train
+    from esper_agents.simic.training import Trainer  # noqa: PLC0415 - slow to import, and needed only to train
 
     torch.set_num_threads(1)  # results do not depend on the machine, and a busy one slows down the least
-    trainer = Trainer(config, run_folder(config), command=command)
+    folder = run_folder(config) if config.resume is None else resumed_folder(config, Path(config.resume))
+    trainer = Trainer(config, folder, command=command)
     try:
         if config.resume is not None:
             trainer.resume(Path(config.resume))
-        trainer.run()
+        with monitored(config, folder) as telemetry:
+            trainer.run(progress=not config.sanctum, telemetry=telemetry)
     finally:
         trainer.env.close()
+    return telemetry
 
 
-def run_folder(config: PPOConfig) -> Path:
-    """The folder of a run: that of the run it goes on with, else a new one."""
-    if config.resume is not None:
-        path = Path(config.resume)
-        for folder in (path, *path.parents[:2]):
-            if (folder / "config.json").is_file():
-                return folder
-    name = f"{config.task.replace('/', '-')}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path(config.telemetry_dir) / name
+def resumed_folder(config: PPOConfig, checkpoint: Path) -> Path:
+    """The folder of the run that `checkpoint` belongs to; a new one if that is not to be found."""
+    for folder in (checkpoint, *checkpoint.parents[:2]):
+        if (folder / "config.json").is_file():
+            return folder
+    return run_folder(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 for bad arguments, 130 when interrupted."""
+    """Run the command line; return the exit status.
+
+    0: all is well; 2: bad arguments; 3: the run is whole, but telemetry lost something; 130: interrupted. A run that
+    fails raises.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         base = base_config(words) if words[:1] == ["ppo"] and not {"-h", "--help"} & set(words) else PPOConfig()
@@ -90,17 +115,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog="python -m esper_agents.train",
             args=words,
         )
-        if isinstance(config, PPOConfig):
-            run_ppo(config, command=shlex.join(["python", "-m", "esper_agents.train", *words]))
-        else:
-            run_heuristic(config)
-    except (ValueError, DataNotFoundError) as error:
+        command = shlex.join(["python", "-m", "esper_agents.train", *words])
+        telemetry = (
+            run_ppo(config, command=command)
+            if isinstance(config, PPOConfig)
+            else run_heuristic(config, command=command)
+        )
+    except (ValueError, DataNotFoundError, BlockingIOError) as error:
         # the environment checks its own arguments; a step that fails never raises, it ends its episode
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    for sink, loss in telemetry.losses.items():
+        print(f"telemetry: {sink}: {loss}", file=sys.stderr)
+    return LOST_TELEMETRY if telemetry.losses else 0
 
 
 if __name__ == "__main__":

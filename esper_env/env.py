@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -184,7 +185,10 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             raise ValueError(f"render_mode={render_mode!r}: choose one of {self.metadata['render_modes']} or None")
         self.settings = Settings.resolve(task=task, **{**get_task(task).defaults, **arguments})
         self.render_mode = render_mode
-        self._arguments = {"task": task, "render_mode": render_mode, **arguments}
+        self.arguments = {"task": task, "render_mode": render_mode, **arguments}
+        """What this environment was made with, without the defaults."""
+        self.seconds: dict[str, float] = {}
+        """Wall-clock seconds of the last step: "train", "evaluate" and "observe"."""
         s = self.settings
         self._native = s.device == "cpu" and s.precision == "fp32" and native.in_use() is not None
         self.action_table: tuple[Action, ...] = action_table(s.slots, s.blueprints, s.styles, s.tempos)
@@ -280,6 +284,16 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         return self._episode
 
     @property
+    def observation(self) -> Observation:
+        """The last observation: what goes on from `set_state` needs it."""
+        return self._last_observation.copy()
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode has ended."""
+        return self._done
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where the present episode's numbers come from; JSON-able."""
         episode_seed = self.episode.seed
@@ -336,7 +350,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
 
     def fork(self) -> EsperEnv:
         """Return an independent copy of this environment, in the same state."""
-        copy = EsperEnv(**self._arguments)
+        copy = EsperEnv(**self.arguments)
         copy.set_state(self.get_state())
         return copy
 
@@ -392,6 +406,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
 
     def _advance(self, executed: Action, legal: bool) -> tuple[float, dict[str, Any]]:
         episode = self.episode
+        start = time.perf_counter()
         self._report = report = episode.step(executed)
         score = report.evaluation.score
         self.history.record(report, executed.op, legal)
@@ -402,6 +417,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         if self._done:
             settlement = episode.settle()
             accuracy = settlement.validation.accuracy
+        evaluated = time.perf_counter()
         value = accuracy - self.rent.total(episode.model)
         reward = value - self.value - ROLLBACK_PENALTY * (report.panic is not None)
         self.value = value
@@ -409,6 +425,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         info = self._info(legal)
         if settlement is not None:
             info |= final_info(episode, settlement, self.tally)
+        observe = time.perf_counter() - evaluated
+        self.seconds = {"train": report.train_s, "evaluate": evaluated - start - report.train_s, "observe": observe}
         return reward, info
 
     def _fail(self, error: Exception) -> tuple[float, dict[str, Any]]:

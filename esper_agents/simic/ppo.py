@@ -231,11 +231,14 @@ class MaskableRecurrentPPO(RecurrentPPO):
         clip = float(self.clip_range(self._current_progress_remaining))
         scale = self._advantage_scale()
         logs: dict[str, list[float]] = {}
+        ratio_error: float | None = None
         for _ in range(self.n_epochs):
             epoch: dict[str, list[float]] = {}
             stopped = False
             for batch in self.rollout_buffer.get(self.batch_size):
                 loss, measured = self._loss(batch, clip, scale)
+                error = float(measured.pop("ratio_error"))
+                ratio_error = error if ratio_error is None else ratio_error
                 for name, value in measured.items():
                     epoch.setdefault(name, []).append(float(value))
                 if self.target_kl is not None and epoch["approx_kl"][-1] > 1.5 * self.target_kl:
@@ -252,6 +255,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
                 break
         for name, values in logs.items():
             self.logger.record(f"train/{name}", values[-1] if name == "approx_kl" else float(np.mean(values)))
+        self.logger.record("train/ratio_error", ratio_error)  # of the first minibatch: before any gradient step
         buffer = self.rollout_buffer
         variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         self.logger.record("train/explained_variance", variance)
@@ -302,6 +306,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
                 "approx_kl": mean((ratio - 1) - log_ratio),
                 "clip_fraction": mean(((ratio - 1).abs() > clip).to(ratio.dtype)),
                 "ratio_mean": mean(ratio),
+                "ratio_error": ((ratio - 1).abs() * (batch.weights > 0)).max(),
             }
         return loss, measured
 

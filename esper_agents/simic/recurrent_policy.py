@@ -65,6 +65,8 @@ class MaskableRecurrentActorCriticPolicy(RecurrentActorCriticPolicy):
         if self._operations is not None and (len(self.sizes) > 1 or len(self._operations) != self.sizes[0]):
             raise ValueError(f"op_of_action has {len(self._operations)} entries for the action space {action_space}")
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+        self.considered: tuple[MaskedCategorical, torch.Tensor] | None = None
+        """What `forward` chose from last: the distribution, and the critic's (N, operations)."""
         self.op_of_action: torch.Tensor | None
         operations = None if self._operations is None else torch.tensor(self._operations)
         self.register_buffer("op_of_action", operations, persistent=False)
@@ -138,7 +140,7 @@ class MaskableRecurrentActorCriticPolicy(RecurrentActorCriticPolicy):
     def _step(
         self, observations: Observations, states: RNNStates, episode_starts: torch.Tensor, masks: Masks
     ) -> tuple[MaskedCategorical, torch.Tensor, RNNStates]:
-        """One step of N environments: distribution, V(s), and the states after."""
+        """One step of N environments: distribution, what the critic says, and the states after."""
         pi, vf = self._both_features(observations)
         latent_pi, states_pi = self._step_memory(self.lstm_actor, pi, states.pi, episode_starts)
         states_vf = states_pi
@@ -150,7 +152,7 @@ class MaskableRecurrentActorCriticPolicy(RecurrentActorCriticPolicy):
             assert self.critic is not None
             latent_vf = self.critic(vf)
         distribution, critic = self._heads(latent_pi, latent_vf, masks)
-        return distribution, self._value(distribution, critic), RNNStates(states_pi, states_vf)
+        return distribution, critic, RNNStates(states_pi, states_vf)
 
     # -- acting --------------------------------------------------------------------------------------
 
@@ -174,15 +176,17 @@ class MaskableRecurrentActorCriticPolicy(RecurrentActorCriticPolicy):
         Returns:
             Actions (N, D) int64, V(s) (N,), log-probabilities (N,), and the memories after.
         """
-        distribution, values, states = self._step(obs, lstm_states, episode_starts, action_masks)
+        distribution, critic, states = self._step(obs, lstm_states, episode_starts, action_masks)
+        self.considered = distribution, critic
         actions = distribution.actions(deterministic)
-        return actions, values, distribution.log_prob(actions), states
+        return actions, self._value(distribution, critic), distribution.log_prob(actions), states
 
     def predict_values(  # type: ignore[override]
         self, obs: Observations, lstm_states: RNNStates, episode_starts: torch.Tensor, action_masks: Masks = None
     ) -> torch.Tensor:
         """Return V(s), (N,). Both memories and the masks are needed: V may depend on the distribution."""
-        return self._step(obs, lstm_states, episode_starts, action_masks)[1]
+        distribution, critic, _ = self._step(obs, lstm_states, episode_starts, action_masks)
+        return self._value(distribution, critic)
 
     def get_distribution(  # type: ignore[override]
         self, obs: Observations, lstm_states: RNNStates, episode_starts: torch.Tensor, action_masks: Masks = None

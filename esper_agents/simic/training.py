@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import Logger
 from tqdm import tqdm
 
 from esper_agents.ppo_config import PPOConfig
+from esper_agents.recording import PARTS, RecordedVectorEnv
 from esper_agents.simic import checkpoints
 from esper_agents.simic.adapter import GymnasiumVecEnv
-from esper_agents.simic.economy import Churn, rent_points
 from esper_agents.simic.ppo import MaskableRecurrentPPO
 from esper_agents.simic.rewards import VectorRewardWrapper
-from esper_agents.tamiyo.controller import Interface
+from esper_agents.simic.round_log import RoundLog
 from esper_agents.tamiyo.policy import TamiyoPolicy, policy_arguments
 from esper_agents.tamiyo.policy_files import policy_digest, save_policy
-from esper_env.leyline import Op
+from esper_agents.telemetry import Telemetry, run_start
+from esper_env.leyline.events import Checkpoint, RunStart, Update
 
 LOG = "rounds.jsonl"
 """One line of figures a round, in the run's folder."""
@@ -34,51 +34,6 @@ POLICY = "policy.safetensors"
 
 MAY_CHANGE = ("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset")
 """Settings that a resumed run may have different from the run it goes on with: none changes a result."""
-
-
-class RoundLog(BaseCallback):
-    """Collects what the environments say during a round."""
-
-    def __init__(self, interface: Interface, progress: tqdm[Any] | None) -> None:
-        super().__init__()
-        self.ops = np.array([action.op for action in interface.actions])
-        self.progress = progress
-        self.clear()
-
-    def clear(self) -> None:
-        """Begin a round."""
-        self.finals: list[dict[str, Any]] = []
-        self.operations = np.zeros(len(Op), np.int64)
-
-    def _on_step(self) -> bool:
-        actions = self.locals["actions"].cpu().numpy().reshape(-1)
-        self.operations += np.bincount(self.ops[actions], minlength=len(Op))
-        self.finals += [info for info in self.locals["infos"] if "episode" in info]
-        if self.progress is not None:
-            self.progress.update(len(actions))
-        return True
-
-    def summary(self) -> dict[str, float]:
-        """Means over the round's whole episodes; failed ones are only counted."""
-        sound = [info for info in self.finals if not info["error_code"]]
-        churn = [Churn.of(info) for info in sound]
-        germinated = sum(c.germinated for c in churn)
-        out = {"episodes": float(len(sound)), "failures": float(len(self.finals) - len(sound))}
-        out["flops"] = float(sum(info["flops_total"] for info in self.finals))
-        for op in Op:
-            out[f"operation_share/{op.name}"] = self.operations[op] / max(1, self.operations.sum())
-        if sound:
-            out |= {
-                "return": float(np.mean([info["episode"]["r"] for info in sound])),
-                "committed_accuracy": float(np.mean([info["committed_accuracy"] for info in sound])),
-                "growth": float(np.mean([info["growth"] for info in sound])),
-                "rent_points": float(np.mean([rent_points(info) for info in sound])),
-                "fossilized": float(np.mean([c.fossilized for c in churn])),
-                "reversals": float(np.mean([c.reversals for c in churn])),
-                "fossilized_share": sum(c.fossilized for c in churn) / germinated if germinated else float("nan"),
-                "rollbacks": float(np.mean([info["rollbacks"] for info in sound])),
-            }
-        return out
 
 
 class Trainer:
@@ -99,9 +54,9 @@ class Trainer:
                 stacklevel=2,
             )
         self.config, self.folder, self.command = config, folder, command
-        venv = config.make(config.envs)
-        self.interface = Interface.of(venv)
-        self.env = GymnasiumVecEnv(VectorRewardWrapper(venv, config.reward, config.gamma))
+        self.recorded = RecordedVectorEnv(config.make(config.envs))
+        self.interface = self.recorded.interface
+        self.env = GymnasiumVecEnv(VectorRewardWrapper(self.recorded, config.reward, config.gamma))
         self.model = MaskableRecurrentPPO(
             TamiyoPolicy,
             self.env,
@@ -134,15 +89,17 @@ class Trainer:
         self.round = 0
         self.flops = 0.0
         """Spent on the networks of all episodes so far."""
+        self._telemetry: Telemetry | None = None
         self._last: bytes | None = None
 
     def _compile(self) -> None:
         mode = self.config.compile_mode
-        if mode == "off" or (mode == "auto" and not self.config.policy_device.startswith("cuda")):
+        if mode == "auto":
+            screen = (self.config.sanctum or self.config.overwatch) and not self.config.force_compile
+            mode = "off" if screen or not self.config.policy_device.startswith("cuda") else "default"
+        if mode == "off":
             return
-        evaluate = torch.compile(
-            self.model.policy.evaluate_sequences, mode=None if mode == "auto" else mode, dynamic=False
-        )
+        evaluate = torch.compile(self.model.policy.evaluate_sequences, mode=mode, dynamic=False)
         self.model.policy.evaluate_sequences = evaluate  # type: ignore[method-assign]
 
     # -- checkpoints ---------------------------------------------------------------------------------
@@ -199,7 +156,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self._last is not None:
-            checkpoints.write(self.checkpoints, self.round, self._last)
+            self._write_checkpoint(self._last)
             self._last = None
             origin = {"command": self.command, "round": self.round, "flops": self.flops, "config": self._settings()}
             origin["provenance"] = self._provenance()
@@ -207,18 +164,41 @@ class Trainer:
             assert isinstance(policy, TamiyoPolicy)
             save_policy(policy, self.folder / POLICY, self.env, origin=origin)
 
+    def _write_checkpoint(self, data: bytes) -> None:
+        start = time.perf_counter()
+        path = checkpoints.write(self.checkpoints, self.round, data)
+        if self._telemetry is not None:
+            self._telemetry.emit(Checkpoint(self.round, str(path), len(data), time.perf_counter() - start))
+
     # -- rounds --------------------------------------------------------------------------------------
 
-    def run(self, *, progress: bool = True, report: Callable[[str], None] = print) -> None:
-        """Train until `config.rounds` are done. `KeyboardInterrupt` leaves a checkpoint of the last whole round."""
+    def run(
+        self,
+        *,
+        progress: bool = True,
+        report: Callable[[str], None] = print,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        """Train until `config.rounds` are done. `KeyboardInterrupt` leaves a checkpoint of the last whole round.
+
+        Args:
+            progress: show a progress bar.
+            report: is told where the policy is, at the end.
+            telemetry: is told everything.
+        """
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
-        self.model.set_logger(configure(str(self.folder), ["tensorboard"]))
+        self.model.set_logger(Logger(None, []))
+        emit = None
+        if telemetry is not None:
+            self._telemetry, emit = telemetry, telemetry.emit
+            telemetry.watch(self.recorded)
+            emit(self._header())
         total = config.rounds * config.envs * config.episode_length
         done = self.round * config.envs * config.episode_length
         with tqdm(total=total, initial=done, unit="step", desc="ppo", disable=not progress) as bar:
-            log = RoundLog(self.interface, bar)
+            log = RoundLog(self.interface, config.reward_scale, bar, emit)
             try:
                 while self.round < config.rounds:
                     self._round(log)
@@ -228,31 +208,74 @@ class Trainer:
             except KeyboardInterrupt:
                 self._save_interrupted()
                 raise
-            finally:
-                self.model.logger.close()
         report(f"policy {policy_digest(self.model.policy)[:16]} in {self.folder / 'policy.safetensors'}")
 
     def _save_interrupted(self) -> None:
         """The last whole round, if it was not saved; the policy file stays that of the last checkpoint."""
         if self._last is not None:
-            checkpoints.write(self.checkpoints, self.round, self._last)
+            self._write_checkpoint(self._last)
+
+    def _header(self) -> RunStart:
+        config = self.config
+        self.env.reset()  # the data's digest is known only then
+        per_round = config.envs * config.episode_length
+        return run_start(
+            self.recorded,
+            controller="ppo",
+            command=self.command,
+            config=self._settings(),
+            seed=config.seed,
+            devices=config.env_devices,
+            episode_epochs=config.episode_length,
+            total_steps=config.rounds * per_round,
+            done_steps=self.round * per_round,
+        )
 
     def _round(self, log: RoundLog) -> None:
         config, model = self.config, self.model
         log.clear()
-        start = time.perf_counter()
+        start, before = time.perf_counter(), dict(self.recorded.spent_s)
         first = config.seed + self.round * (1 if config.group_seeds else config.envs)
         self.env.seed_each([first + (0 if config.group_seeds else i) for i in range(config.envs)])
         model._last_obs = None  # so that the round begins with a reset
         steps = config.envs * config.episode_length
         model.learn(steps, callback=log, log_interval=None, reset_num_timesteps=False)
+        learned = time.perf_counter()
         summary = log.summary()
         done, flops = self.round + 1, self.flops + summary["flops"]
         run = {"round": done, "flops": flops, "config": self._settings(), "provenance": self._provenance()}
         data = checkpoints.capture(model, run)
-        self._record(model.logger, done, summary | {"seconds": time.perf_counter() - start})
+        end = time.perf_counter()
+        if self._telemetry is not None:
+            parts: dict[str, float] = {
+                part: self.recorded.spent_s[part] - before[part] for part in (*PARTS, "telemetry")
+            }
+            parts["telemetry"] += log.telemetry_s
+            parts["policy"] = log.collected_at - start - sum(parts.values())
+            parts["update"], parts["checkpoint"] = learned - log.collected_at, end - learned
+            self._telemetry.emit(self._update(done, log, parts))
+        self._record(model.logger, done, summary | {"seconds": end - start})
         # an interruption before this line loses the round, and nothing else
         self.round, self.flops, self._last = done, flops, data
+
+    def _update(self, number: int, log: RoundLog, parts: Mapping[str, float]) -> Update:
+        values = self.model.logger.name_to_value
+        variance = float(values["train/explained_variance"])
+        return Update(
+            round=number,
+            done_steps=number * self.config.envs * self.config.episode_length,
+            policy_loss=float(values["train/policy_gradient_loss"]),
+            value_loss=float(values["train/value_loss"]),
+            entropy_nats=-float(values["train/entropy_loss"]),
+            entropy_by_operation_nats=log.decisions.entropy_by_operation(),
+            approx_kl_nats=float(values["train/approx_kl"]),
+            clip_share=float(values["train/clip_fraction"]),
+            ratio_error=float(values["train/ratio_error"]),
+            explained_variance=variance if np.isfinite(variance) else None,
+            learning_rate=float(values["train/learning_rate"]),
+            q_by_operation=log.decisions.q_by_operation(),
+            time_s_by_part=parts,
+        )
 
     def _record(self, logger: Logger, number: int, summary: dict[str, float]) -> None:
         for name, value in summary.items():

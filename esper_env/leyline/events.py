@@ -39,6 +39,7 @@ class RunStart(Event):
     seed: int
     devices: tuple[str, ...]
     threads: int
+    """Environments that are stepped at the same time."""
     process: int
     """Process id of the run."""
     host: str
@@ -81,6 +82,10 @@ class Step(Event):
     """By slot, in the header's order."""
     alphas: tuple[float, ...]
     blueprints: tuple[str | None, ...]
+    train_s: float
+    """Seconds of the environment's thread."""
+    evaluate_s: float
+    observe_s: float
 
 
 @dataclass(frozen=True)
@@ -144,17 +149,22 @@ class Update(Event):
 
     kind = "update"
     round: int
+    done_steps: int
+    """Environment steps of the whole run so far."""
     policy_loss: float
     value_loss: float
     entropy_nats: float
     entropy_by_operation_nats: Mapping[str, float | None]
     approx_kl_nats: float
     clip_share: float
+    ratio_error: float | None
+    """Largest |ratio - 1| before the first gradient step: rollout and update must agree."""
     explained_variance: float | None
     learning_rate: float
     q_by_operation: Mapping[str, float | None]
     time_s_by_part: Mapping[str, float]
-    """Seconds of the round: collecting, updating and what else was timed."""
+    """Seconds of the round, which add up to all of it: train, evaluate and observe in the environments, policy,
+    update and telemetry."""
 
 
 @dataclass(frozen=True)

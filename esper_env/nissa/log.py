@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from queue import Full, Queue
+from functools import partial
+from queue import Empty, Full, Queue
 from typing import Protocol
 
 from esper_env.leyline.events import Event, RunEnd
@@ -18,6 +19,10 @@ CAPACITY = 20_000
 
 BATCH = 512
 """Most events that are handed to a sink at once."""
+
+
+TICK_S = 1.0
+"""How long nothing may come before the log looks up by itself."""
 
 
 class Sink(Protocol):
@@ -35,20 +40,29 @@ class Sink(Protocol):
 class EventLog:
     """Writes events to sinks without holding up whoever emits them.
 
-    `emit` checks an event and puts it into a bounded queue; it never waits. A sink that raises is given up: what it
-    did not get is counted in `dropped` under its name, what did not fit the queue under "queue", and training goes on.
+    `emit` checks an event and puts it into a bounded queue; it never waits. What a sink did not take because it raised
+    is counted in `dropped` under its name, what did not fit the queue under "queue"; the sink is asked again with the
+    next events, and training goes on.
 
     Args:
         sinks: where records go.
         capacity: of the queue.
+        tick: asked for events about once a second while none come, with the Unix time.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        capacity: int = CAPACITY,
+        tick: Callable[[float], Iterable[Event]] = lambda now: (),
+    ) -> None:
         self.sinks = list(sinks)
         self.dropped: Counter[str] = Counter()
         """Events lost so far, by sink or "queue"."""
         self.errors: dict[str, str] = {}
-        """Why a sink was given up."""
+        """What a sink raised last."""
+        self._tick = tick
         self._queue: Queue[Record | threading.Event | None] = Queue(capacity)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="nissa", daemon=True)
@@ -92,7 +106,13 @@ class EventLog:
     def _run(self) -> None:
         batch: list[Record] = []
         while True:
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=TICK_S)
+            except Empty:
+                now = time.time()
+                if late := [record(event, now) for event in self._tick(now)]:
+                    self._give(late)
+                continue
             waiting = None
             if isinstance(item, dict):
                 batch.append(item)
@@ -112,14 +132,11 @@ class EventLog:
 
     def _give(self, batch: list[Record]) -> None:
         for sink in self.sinks:
-            self._guarded(sink, lambda sink=sink: sink.write(batch), len(batch))
+            self._guarded(sink, partial(sink.write, batch), len(batch))
 
-    def _guarded(self, sink: Sink, call: object, count: int) -> None:
-        if sink.name in self.errors:
-            self.dropped[sink.name] += count
-            return
+    def _guarded(self, sink: Sink, call: Callable[[], None], count: int) -> None:
         try:
-            call()  # type: ignore[operator]
+            call()
         except Exception as error:  # a sink that fails never stops training
             self.errors[sink.name] = f"{type(error).__name__}: {error}"
             self.dropped[sink.name] += count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -13,30 +14,63 @@ from esper_env.nissa.records import Record
 
 
 class JsonLinesSink:
-    """Appends records to a file, one JSON object a line; a line is whole or it is the last."""
+    """Appends records to a file, one JSON object a line; a line is whole or it is the last.
+
+    The file is locked for as long as it is written, so that `is_being_written` can tell a run that goes on from one
+    that was killed.
+
+    Raises:
+        BlockingIOError: another process writes this file.
+    """
 
     name = "jsonl"
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        size = self._file.tell()
-        if size:  # a line that was cut off must not swallow the next one
-            with path.open("rb") as before:
-                before.seek(size - 1)
-                if before.read(1) != b"\n":
-                    self._file.write(b"\n")
+        self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise BlockingIOError(error.errno, f"another process writes {path}") from error
+        self._size = self._file.seek(0, os.SEEK_END)
+        if self._size:
+            self._file.seek(self._size - 1)
+            if self._file.read(1) != b"\n":  # a line that was cut off must not swallow the next one
+                self._append(b"\n")
 
     def write(self, records: Sequence[Record]) -> None:
-        """Append and hand to the operating system."""
-        self._file.write("".join(json.dumps(r, allow_nan=False) + "\n" for r in records).encode())
-        self._file.flush()
+        """Append, and hand to the operating system."""
+        self._append("".join(json.dumps(r, allow_nan=False) + "\n" for r in records).encode())
+
+    def _append(self, data: bytes) -> None:
+        """All of `data` or, where that fails, nothing of it."""
+        self._file.seek(self._size)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(data)
 
     def close(self) -> None:
         """Hand to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+
+def is_being_written(path: Path) -> bool:
+    """Return whether a process holds the log at `path` open for writing; it need not be on this process's user."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 class ConsoleSink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -53,6 +54,8 @@ class EpochReport:
     training: TrainingReport
     evaluation: Counterfactual
     panic: Panic | None
+    train_s: float
+    evaluate_s: float
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class Episode:
     def step(self, action: Action) -> EpochReport:
         """Apply a legal action, let an epoch pass, train, evaluate, and let the governor judge."""
         config, model = self.config, self.model
+        start = time.perf_counter()
         model.apply(action)
         model.tick()
         training = train_epoch(
@@ -166,6 +170,7 @@ class Episode:
             episode_length=config.episode_length,
             bf16=config.bf16,
         )
+        trained = time.perf_counter()
         self.epoch += 1
         self.flops.training += training.flops
         self.flops.shadow += training.shadow_flops
@@ -179,7 +184,7 @@ class Episode:
             self._record(evaluation)
             if not self.governor.pending:
                 self.healthy = capture(model)
-        return EpochReport(training, evaluation, panic)
+        return EpochReport(training, evaluation, panic, trained - start, time.perf_counter() - trained)
 
     def settle(self) -> Settlement:
         """Remove all that is not fossilised and measure the committed network."""

@@ -1,4 +1,4 @@
-"""Where rows come from: versions, processor, commit."""
+"""Where results come from: versions, processor, commit."""
 
 from __future__ import annotations
 

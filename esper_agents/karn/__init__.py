@@ -1,0 +1,1 @@
+"""Karn: shows runs, live or long over, from their event logs alone."""

@@ -1,0 +1,58 @@
+"""Puts a command's run under telemetry, with the screens and services that its flags ask for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from esper_agents.config import EnvironmentConfig
+from esper_agents.telemetry import Telemetry
+from esper_env.nissa import ConsoleSink, Sink
+
+
+@contextmanager
+def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
+    """Log the run in `folder`, and show it as `config` says.
+
+    Raises:
+        BlockingIOError: another process logs to this folder.
+        ValueError: Weights & Biases are asked for and not installed.
+    """
+    from esper_agents.karn.sinks import TensorBoardSink, WandbSink  # noqa: PLC0415 - slow to import
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sinks: list[Sink] = [TensorBoardSink(folder)]
+    if config.wandb:
+        sinks.append(WandbSink(folder))
+    if not config.sanctum:  # it has the terminal to itself
+        sinks.append(ConsoleSink())
+    with ExitStack() as stack:
+        telemetry = stack.enter_context(Telemetry(folder, sinks))
+        for screen in ("sanctum", "overwatch"):
+            if getattr(config, screen):
+                stack.enter_context(_beside(screen, folder))
+        yield telemetry
+
+
+@contextmanager
+def _beside(screen: str, folder: Path) -> Iterator[None]:
+    """Show the run in a process of its own; training neither waits for it nor fails with it."""
+    command = [sys.executable, "-m", "esper_agents.karn", screen, str(folder)]
+    process = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        if screen == "sanctum" and process.poll() is None:  # its user closes it
+            process.wait()
+        process.terminate()
+        process.wait()
+
+
+def run_folder(config: EnvironmentConfig, prefix: str = "") -> Path:
+    """A new folder for a run."""
+    name = f"{prefix}{config.task.replace('/', '-')}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(config.telemetry_dir) / name

@@ -1,0 +1,142 @@
+"""The telemetry of a run: its event log, what is fed from it, its alarms and its flight recorder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from esper_agents.flight import FlightRecorder
+from esper_agents.provenance import commit, versions
+from esper_agents.recording import RecordedVectorEnv
+from esper_agents.runner import VectorEnv
+from esper_agents.tamiyo import Interface
+from esper_env.leyline import Op
+from esper_env.leyline.events import Anomaly, Event, Rollback, RunEnd, RunStart
+from esper_env.nissa import Detectors, EventLog, JsonLinesSink, Sink
+
+EVENTS = "events.jsonl"
+"""A run's log, in its folder."""
+
+
+class Telemetry:
+    """Logs a run; a context manager around it.
+
+    What the run raises is its last event. An alarm, a rollback or a crash makes the flight recorder keep what led to
+    it. After the run `lost` says whether everything was logged.
+
+    Args:
+        folder: of the run.
+        sinks: what takes the events beside ``events.jsonl``.
+
+    Raises:
+        BlockingIOError: another process logs to this folder.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, sinks: Sequence[Sink] = ()) -> None:
+        self.folder = folder
+        self._detectors = Detectors()
+        self._flight = FlightRecorder(folder / "flight")
+        self._log = EventLog([JsonLinesSink(folder / EVENTS), *sinks], tick=self._detectors.tick)
+        self._started = time.monotonic()
+
+    def watch(self, env: RecordedVectorEnv) -> None:
+        """Log every step of `env` from now on."""
+        env.emit = self.emit
+        self._flight.envs = env
+
+    def emit(self, event: Event) -> None:
+        """Log an event, and what alarms it raises or clears."""
+        now = time.time()
+        alarms = self._detectors.see(event, now)
+        for each in (event, *alarms):
+            self._log.emit(each)
+            self._flight.keep(each, now)
+        for each in (event, *alarms):
+            if isinstance(each, Rollback):
+                self._flight.dump(f"rollback of environment {each.env}")
+            elif isinstance(each, Anomaly) and each.raised:
+                self._flight.dump(each.detector)
+
+    @property
+    def losses(self) -> dict[str, str]:
+        """What lost how much and why, by sink; empty if nothing did."""
+        counts, errors = dict(self._log.dropped), {**self._log.errors, **self._flight.errors}
+        return {
+            name: f"{counts.get(name, 0)} events lost" + (f" ({errors[name]})" if name in errors else "")
+            for name in sorted({*counts, *errors})
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status, text = "finished", None
+        if isinstance(error, KeyboardInterrupt):
+            status = "interrupted"
+        elif error is not None:
+            status, text = "failed", f"{type(error).__name__}: {error}"
+            self._flight.dump("crash")
+        self._log.end(RunEnd(status=status, error=text, seconds=time.monotonic() - self._started))
+
+
+def run_start(
+    venv: VectorEnv,
+    *,
+    controller: str,
+    command: str,
+    config: dict[str, Any],
+    seed: int,
+    devices: Sequence[str],
+    episode_epochs: int,
+    total_steps: int | None,
+    done_steps: int = 0,
+) -> RunStart:
+    """Return a run's header.
+
+    Args:
+        venv: an Esper vector environment that was reset.
+        controller: who decides.
+        command: the command line.
+        config: JSON-able; what the run was configured with.
+        seed: of the first episode.
+        devices: of the environments.
+        episode_epochs: length of an episode.
+        total_steps: environment steps of the whole run, if it has an end.
+        done_steps: those of them that an earlier part of the run has done.
+    """
+    interface = Interface.of(venv)
+    (provenance, *_) = venv.unwrapped.get_attr("provenance")  # type: ignore[attr-defined]
+    kept = ("task", "dataset", "source", "digest", "torch", "kernels")
+    text = json.dumps(config, sort_keys=True)
+    return RunStart(
+        controller=controller,
+        task=venv.spec.id if venv.spec is not None else provenance["task"],
+        command=command,
+        config=config,
+        config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        provenance={name: provenance[name] for name in kept},
+        versions=versions(),
+        commit=commit(),
+        seed=seed,
+        devices=tuple(devices),
+        threads=int(venv.unwrapped.workers),  # type: ignore[attr-defined]
+        process=os.getpid(),
+        host=platform.node(),
+        envs=venv.num_envs,
+        episode_epochs=episode_epochs,
+        total_steps=total_steps,
+        done_steps=done_steps,
+        slots=interface.layout.slots,
+        blueprints=interface.blueprints,
+        operations=tuple(op.name for op in Op),
+    )
