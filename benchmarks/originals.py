@@ -111,7 +111,7 @@ TASKS = {
     "masked T-maze": Task(MaskedTMaze, 120_000, (RecurrentPPO, MaskablePPO)),
     "invalid actions, Discrete": Task(
         lambda: InvalidActionEnvDiscrete(dim=40, n_invalid_actions=20),
-        60_000,
+        120_000,
         (MaskablePPO,),
         learner={"gamma": 0.4, "learning_rate": lambda left: 1e-3 * left},
     ),

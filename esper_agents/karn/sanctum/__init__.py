@@ -1,0 +1,5 @@
+"""Sanctum: a run in the terminal."""
+
+from esper_agents.karn.sanctum.app import Sanctum, show
+
+__all__ = ["Sanctum", "show"]
