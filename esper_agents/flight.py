@@ -57,8 +57,8 @@ class FlightRecorder:
         arguments: list[dict[str, Any]] = []
         if self.envs is not None:
             try:
-                states = self.envs.get_attr("get_state")  # type: ignore[attr-defined]
-                arguments = list(self.envs.get_attr("arguments"))  # type: ignore[attr-defined]
+                states = self.envs.unwrapped.get_attr("get_state")  # type: ignore[attr-defined]
+                arguments = list(self.envs.unwrapped.get_attr("arguments"))  # type: ignore[attr-defined]
             except RuntimeError:  # no episode has begun
                 pass
         for i, state in enumerate(states):

@@ -69,7 +69,7 @@ class RecordedVectorEnv(gymnasium.vector.VectorWrapper):
         start = time.perf_counter()
         obs, rewards, terminated, truncated, infos = self.env.step(actions)
         stepped = time.perf_counter()
-        spent = self.env.get_attr("seconds")  # type: ignore[attr-defined]
+        spent = self.unwrapped.get_attr("seconds")  # type: ignore[attr-defined]
         self._account(stepped - start, spent)
         if self.emit is None:
             return obs, rewards, terminated, truncated, infos
