@@ -18,9 +18,11 @@ import torch
 
 from esper_agents import load_policy
 from esper_agents.provenance import commit, cpu, versions
-from esper_agents.tamiyo import Controller, Planting, Schedule, make_controller
+from esper_agents.recording import EpisodeRecorder
+from esper_agents.tamiyo import Controller, Interface, Planting, Schedule, make_controller
 from esper_env import EsperEnv, Stage
 from esper_env.leyline import Op
+from esper_env.leyline.events import Event
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,11 @@ class _Log:
     seconds: float = 0.0
 
 
-def play(job: Job) -> Row:
-    """Play an episode."""
+def play(job: Job, emit: Callable[[Event], None] | None = None, number: int = 0) -> Row:
+    """Play an episode; `emit` is told what happens, as in environment `number`."""
     torch.set_num_threads(1)
     env = _environment(job.task, job.arguments)
+    recorder = EpisodeRecorder(number, Interface.of(env), job.controller)
     controller = _controller(job, env)
     options = {"structure": job.what} if job.kind == "structure" else {}
     state: Any = None
@@ -214,7 +217,18 @@ def play(job: Job) -> Row:
         actions, state = controller(observation[None], info["action_mask"][None], batched, state)
         return int(actions[0])
 
-    log = _run(env, job.seed, options, decide)
+    def told(action: int | None, reward: float, info: dict[str, Any]) -> None:
+        if emit is None:
+            return
+        if action is None:
+            recorder.begin(info, job.seed)
+            return
+        for event in recorder.step(action, reward, info, env.seconds):
+            emit(event)
+        if env.done:
+            emit(recorder.end(info))
+
+    log = _run(env, job.seed, options, decide, told)
     arguments = json.dumps(job.arguments, sort_keys=True)
     identity = {"suite": job.suite, "task": job.task, "arguments": arguments, "controller": job.controller}
     identity |= {"controller_hash": job.hash, "trained_on": job.trained_on, "options": json.dumps(options)}
@@ -254,12 +268,20 @@ def _controller(job: Job, env: EsperEnv) -> Controller:
     raise ValueError(f"unknown kind of controller {job.kind!r}")
 
 
-def _run(env: EsperEnv, seed: int, options: dict[str, Any], decide: Callable[[Any, dict[str, Any]], int]) -> _Log:
+def _run(
+    env: EsperEnv,
+    seed: int,
+    options: dict[str, Any],
+    decide: Callable[[Any, dict[str, Any]], int],
+    told: Callable[[int | None, float, dict[str, Any]], None] = lambda action, reward, info: None,
+) -> _Log:
     log, start, done = _Log(), time.perf_counter(), False
     observation, info = env.reset(seed=seed, options=options or None)
+    told(None, 0.0, info)
     while not done:
         action = decide(observation, info)
         observation, reward, terminated, truncated, info = env.step(action)
+        told(action, float(reward), info)
         log.actions.append(action)
         log.executed.append(Op.WAIT if info["invalid_action"] else env.action_table[action].op)
         log.rewards.append(float(reward))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,11 +180,20 @@ def run(workers: int) -> None:
     rows.make(RESULTS, jobs, run_one, workers)
 
 
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Difference of the means, with the 95 % interval of a bootstrap over the seeds of each side."""
+    rng = np.random.default_rng(0)
+    sides = [np.array(side)[rng.integers(len(side), size=(10_000, len(side)))].mean(1) for side in (ours, theirs)]
+    low, high = np.percentile(sides[0] - sides[1], (2.5, 97.5))
+    return f"{np.mean(ours) - np.mean(theirs):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def table() -> str:
     """Mean return and seconds by task and algorithm."""
     lines = []
     found = rows.read(RESULTS)
     for name, task in TASKS.items():
+        ours: list[float] = []
         for kind in task.algorithms:
             mine = sorted(
                 (r for r in found if (r["task"], r["algorithm"]) == (name, kind.__name__)), key=lambda r: int(r["seed"])
@@ -192,9 +201,10 @@ def table() -> str:
             if mine:
                 returns, seconds = [r["return"] for r in mine], np.mean([r["seconds"] for r in mine])
                 by_seed = " ".join(f"{value:.2f}" for value in returns)
-                cells = [name, f"{task.steps:,}", kind.__name__, f"{np.mean(returns):.2f}", by_seed, f"{seconds:.0f}"]
-                lines.append(cells)
-    return markdown(["task", "steps", "algorithm", "mean return", "by seed", "seconds"], lines)
+                cells = [name, f"{task.steps:,}", kind.__name__, f"{np.mean(returns):.2f}", by_seed]
+                lines.append([*cells, difference(ours, returns) if ours else "", f"{seconds:.0f}"])
+                ours = ours or returns
+    return markdown(["task", "steps", "algorithm", "mean return", "by seed", "ours less it", "seconds"], lines)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from tqdm import tqdm
 
 from benchmarks import episodes, suites
 from benchmarks.episodes import Job, Row
+from benchmarks.live import Live
 from benchmarks.suites import Task
 
 ROWS = "rows.csv"
@@ -19,22 +18,24 @@ ROWS = "rows.csv"
 def play_all(jobs: Sequence[Job], path: Path, workers: int, title: str) -> list[Row]:
     """Play those of `jobs` that `path` has no row of; a row is kept as soon as its episode ends.
 
+    The episodes are logged in the folder of `path`, where Karn's screens show them while they run.
+
     Returns:
         The rows of all of `jobs`, in their order.
     """
     rows = {row.key: row for row in episodes.read(path)}
     missing = [job for job in jobs if job.key not in rows]
+    by_task: dict[str, list[Job]] = {}
+    for job in missing:
+        by_task.setdefault(f"{job.task} {sorted(job.arguments.items())}", []).append(job)
     if missing:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(episodes.play, job) for job in missing]
-            try:
-                for future in tqdm(as_completed(futures), total=len(futures), unit="episode", desc=title):
-                    row = future.result()
+        with Live(path.parent, workers) as live, tqdm(total=len(missing), unit="episode", desc=title) as bar:
+            for group in by_task.values():  # a header says which slots its events are about
+                live.announce(group, title)
+                for row in live.play(group):
                     episodes.append(path, row)
                     rows[row.key] = row
-            except BaseException:  # what runs now is lost; what ended is kept
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                    bar.update()
     return [rows[job.key] for job in jobs]
 
 

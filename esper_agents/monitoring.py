@@ -19,19 +19,22 @@ def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
     """Log the run in `folder`, and show it as `config` says.
 
     Raises:
-        BlockingIOError: another process logs to this folder.
-        ValueError: Weights & Biases are asked for and not installed.
+        ValueError: the folder cannot be written, or another process logs to it.
     """
     from esper_agents.karn.sinks import TensorBoardSink, WandbSink  # noqa: PLC0415 - slow to import
 
-    folder.mkdir(parents=True, exist_ok=True)
-    sinks: list[Sink] = [TensorBoardSink(folder)]
-    if config.wandb:
-        sinks.append(WandbSink(folder))
-    if not config.sanctum:  # it has the terminal to itself
-        sinks.append(ConsoleSink())
     with ExitStack() as stack:
-        telemetry = stack.enter_context(Telemetry(folder, sinks))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sinks: list[Sink] = [TensorBoardSink(folder)]
+            if config.wandb:
+                sinks.append(WandbSink(folder))
+            if not config.sanctum:  # it has the terminal to itself
+                sinks.append(ConsoleSink())
+            telemetry = stack.enter_context(Telemetry(folder, sinks))
+        except OSError as error:
+            hint = "choose another folder with --telemetry-dir"
+            raise ValueError(f"cannot log to {folder}: {error.strerror or error}; {hint}") from error
         for screen in ("sanctum", "overwatch"):
             if getattr(config, screen):
                 stack.enter_context(_beside(screen, folder))

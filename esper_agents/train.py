@@ -42,7 +42,7 @@ def run_heuristic(config: HeuristicConfig, *, command: str = "") -> Telemetry:
         DataNotFoundError: the data set is not on disk.
     """
     num_envs = min(config.envs, config.episodes)
-    env = RecordedVectorEnv(config.make(num_envs))
+    env = RecordedVectorEnv(config.make(num_envs), "heuristic")
     steps = -(-config.episodes // num_envs) * num_envs * config.episode_length
     try:
         controller = make_controller("heuristic", env)
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(config, PPOConfig)
             else run_heuristic(config, command=command)
         )
-    except (ValueError, DataNotFoundError, BlockingIOError) as error:
+    except (ValueError, DataNotFoundError) as error:
         # the environment checks its own arguments; a step that fails never raises, it ends its episode
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -256,12 +256,10 @@ class Snapshot:
         env.gates.clear()
         self.episodes.append(Episode(time_s, self.steps, event))
         error = f", ended in error {event.error_code}" if event.error_code else ""
-        self._say(
-            time_s,
-            "episode",
-            f"env {event.env} seed {event.episode_seed}: return {event.total_return:+.4f}, accuracy "
-            f"{event.committed_accuracy:.1%}, {event.fossilized} of {event.germinated} seeds kept{error}",
-        )
+        who = f"env {event.env} seed {event.episode_seed}, {event.controller}"
+        worth = f"return {event.total_return:+.4f}, accuracy {event.committed_accuracy:.1%}"
+        kept = f"{event.fossilized} of {event.germinated} seeds kept"
+        self._say(time_s, "episode", f"{who}: {worth}, {kept}{error}")
 
     @_take.register
     def _(self, event: Anomaly, time_s: float) -> None:

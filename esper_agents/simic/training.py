@@ -54,7 +54,7 @@ class Trainer:
                 stacklevel=2,
             )
         self.config, self.folder, self.command = config, folder, command
-        self.recorded = RecordedVectorEnv(config.make(config.envs))
+        self.recorded = RecordedVectorEnv(config.make(config.envs), "ppo")
         self.interface = self.recorded.interface
         self.env = GymnasiumVecEnv(VectorRewardWrapper(self.recorded, config.reward, config.gamma))
         self.model = MaskableRecurrentPPO(

@@ -173,6 +173,8 @@ class EpisodeEnd(Event):
 
     kind = "episode"
     env: int
+    controller: str
+    """Who decided in it."""
     episode_seed: int
     total_return: float
     committed_accuracy: float

@@ -45,8 +45,11 @@ def test_cart_pole_shows_no_velocity():
 def test_the_table_is_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(originals, "RESULTS", tmp_path / "o.jsonl")
     rows = [
-        {"task": "masked T-maze", "algorithm": "RecurrentPPO", "seed": s, "return": s / 2, "seconds": 10}
+        {"task": "masked T-maze", "algorithm": algorithm, "seed": s, "return": s / 2 + more, "seconds": 10}
         for s in (1, 0)
+        for algorithm, more in (("RecurrentPPO", 0.0), ("MaskableRecurrentPPO", 1.0))
     ]
     (tmp_path / "o.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "| masked T-maze | 120,000 | RecurrentPPO | 0.25 | 0.00 0.50 | 10 |" in originals.table()
+    ours, theirs = originals.table().splitlines()[2:]
+    assert ours == "| masked T-maze | 120,000 | MaskableRecurrentPPO | 1.25 | 1.00 1.50 |  | 10 |"
+    assert theirs == "| masked T-maze | 120,000 | RecurrentPPO | 0.25 | 0.00 0.50 | +1.00 [+0.50, +1.50] | 10 |"

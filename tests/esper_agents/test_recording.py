@@ -20,7 +20,7 @@ def recorded():
     events = []
     settings = {"episode_length": 20, "samples_per_epoch": 64, "val_samples": 64, "tempos": [1]}
     venv = gymnasium.make_vec("Esper/Tiny-v0", num_envs=2, autoreset_mode="SameStep", **settings)
-    env = RecordedVectorEnv(venv, events.append)
+    env = RecordedVectorEnv(venv, "fixed_schedule", events.append)
     yield env, events
     env.close()
 

@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_dropped_and_counted_and_nobody_waits():
     assert slow.records[-1]["dropped"] == {"queue": log.dropped["queue"]}
 
 
-def test_a_sink_that_fails_is_given_up_and_the_others_go_on():
+def test_a_sink_that_fails_is_counted_and_the_others_go_on():
     broken, memory = Broken(), Memory()
     log = EventLog([broken, memory])
     for n in range(10):

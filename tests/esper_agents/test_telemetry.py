@@ -1,0 +1,280 @@
+"""Telemetry under faults, as a user meets them: what is lost is said, training goes on, the log stays readable."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from esper_agents.flight import FlightRecorder, Recording, RecordingError
+from esper_agents.karn.__main__ import main as karn
+from esper_agents.karn.reading import RunLog
+from esper_agents.karn.snapshot import Snapshot
+from esper_agents.ppo_config import PPOConfig
+from esper_agents.simic.training import Trainer
+from esper_agents.telemetry import Telemetry
+from esper_agents.train import main as train
+from esper_env.leyline.events import Checkpoint
+from esper_env.nissa import EventLog, JsonLinesSink
+
+EXAMPLE = Path(__file__).parent / "karn" / "golden" / "events.jsonl"
+HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
+HEURISTIC = [
+    *("heuristic", "--task", "tiny", "--episode-length", "24", "--envs", "2", "--num-workers", "1"),
+    *("--env-json", json.dumps(HOSTS)),
+]
+
+
+def command(folder, *more):
+    return [sys.executable, "-m", "esper_agents.train", *HEURISTIC, "--telemetry-dir", str(folder), *more]
+
+
+def folded(run):
+    log, snapshot = RunLog(run), Snapshot()
+    for time_s, event in log.poll():
+        snapshot.fold(time_s, event)
+    return log, snapshot
+
+
+def config(**more):
+    small = {"task": "tiny", "envs": 2, "episode_length": 12, "memory_size": 8, "rounds": 2, "critic_warmup": 0}
+    return PPOConfig(**small | {"env_json": HOSTS | {"tempos": [1]}, "num_workers": 1} | more)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short training run under telemetry."""
+    folder = tmp_path_factory.mktemp("run")
+    trainer = Trainer(config(), folder, command="a test")
+    with Telemetry(folder) as telemetry:
+        trainer.run(progress=False, report=lambda _: None, telemetry=telemetry)
+    trainer.env.close()
+    assert telemetry.losses == {}
+    return folder
+
+
+def test_the_log_of_a_training_run_is_whole(run):
+    log, snapshot = folded(run)
+    kinds = [json.loads(line)["kind"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert kinds[0] == "run_start" and kinds[-1] == "run_end" and log.damaged == 0
+    assert snapshot.steps == kinds.count("step") == kinds.count("decision") == 48
+    assert len(snapshot.episodes) == 4 and [u.done_steps for u in snapshot.updates] == [24, 48]
+    rows = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    assert [u.approx_kl_nats for u in snapshot.updates] == [row["train/approx_kl"] for row in rows]
+    returns = [e.end.total_return for e in snapshot.episodes]
+    assert [sum(returns[:2]) / 2, sum(returns[2:]) / 2] == pytest.approx([row["round/return"] for row in rows])
+    assert snapshot.checkpoint[1].round == 2 and snapshot.end.status == "finished"
+
+
+def test_the_parts_of_a_round_are_all_of_it(run):
+    _, snapshot = folded(run)
+    rows = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    for update, row in zip(snapshot.updates, rows, strict=True):
+        assert all(seconds >= 0 for seconds in update.time_s_by_part.values())
+        assert sum(update.time_s_by_part.values()) == pytest.approx(row["round/seconds"], rel=1e-6)
+
+
+def test_decisions_are_what_the_policy_had_in_mind(run):
+    records = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    steps = {}
+    for r in records:
+        if r["kind"] == "step":
+            steps[r["env"]] = r
+        if r["kind"] != "decision":
+            continue
+        shown = r["probability"] + sum(r["alternatives"].values())
+        assert 0 < r["probability"] <= 1 and shown <= 1 + 1e-9 and r["action"] not in r["alternatives"]
+        step = steps[r["env"]]
+        assert (step["action"], step["epoch"]) == (r["action"], r["epoch"] + 1), "a decision follows its step"
+        assert r["q_by_operation"]["WAIT"] is not None and r["expected_return"] is not None
+    first = next(r for r in records if r["kind"] == "decision")
+    assert first["q_by_operation"]["FOSSILIZE"] is None, "nothing can be fossilised at first: not measured"
+
+
+def test_watching_changes_nothing(tmp_path):
+    """The same policy comes of a run with and without telemetry."""
+    digests = []
+    for name in ("watched", "alone"):
+        trainer = Trainer(config(), tmp_path / name)
+        said = []
+        if name == "watched":
+            with Telemetry(tmp_path / name) as telemetry:
+                trainer.run(progress=False, report=said.append, telemetry=telemetry)
+        else:
+            trainer.run(progress=False, report=said.append)
+        trainer.env.close()
+        digests.append(said[0].split()[1])
+    assert digests[0] == digests[1]
+
+
+def test_a_full_disk_stops_nothing_and_the_status_tells(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        command(tmp_path, "--episodes", "2"), capture_output=True, text=True, check=False, preexec_fn=limit
+    )
+    assert done.returncode == 3, done.stderr
+    assert "episode with seed 1: 24 epochs" in done.stdout, "the run itself is whole"
+    assert "telemetry: jsonl: " in done.stderr and "File too large" in done.stderr
+    (run,) = tmp_path.iterdir()
+    log, snapshot = folded(run)
+    assert log.damaged == 0 and 0 < snapshot.steps < 48, "what is there is whole lines"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, refused):
+    (tmp_path / "file").write_text("")
+    assert refused(
+        [*HEURISTIC, "--telemetry-dir", str(tmp_path / "file")], "choose another folder with --telemetry-dir"
+    )
+
+
+def test_two_processes_cannot_log_to_one_run(tmp_path):
+    with Telemetry(tmp_path), pytest.raises(BlockingIOError, match="another process writes"):
+        Telemetry(tmp_path)
+
+
+def test_a_killed_run_is_dead_and_what_it_told_is_there(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path, "--episodes", "2000"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list(tmp_path.glob("*/events.jsonl")):
+        time.sleep(0.05)
+    (run,) = tmp_path.iterdir()
+    while time.monotonic() < end and (run / "events.jsonl").stat().st_size < 50_000:
+        time.sleep(0.05)
+    log, snapshot = folded(run)
+    assert log.is_being_written and snapshot.status(time.time(), log.is_being_written) in ("live", "slow")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for time_s, event in log.poll():
+        snapshot.fold(time_s, event)
+    assert not log.is_being_written and snapshot.status(time.time(), log.is_being_written) == "dead"
+    assert snapshot.steps > 20 and log.damaged == 0
+
+
+def test_two_readers_follow_a_growing_log(tmp_path):
+    path, count = tmp_path / "events.jsonl", 3000
+    header = json.loads(EXAMPLE.read_text().splitlines()[0])
+    path.write_text(json.dumps(header) + "\n")
+    seen = [[], []]
+
+    def follow(mine):
+        log, until = RunLog(tmp_path), time.monotonic() + 60
+        while len(mine) < count + 1 and time.monotonic() < until:
+            mine += [event for _, event in log.poll()]
+
+    readers = [threading.Thread(target=follow, args=(mine,)) for mine in seen]
+    for reader in readers:
+        reader.start()
+    events = EventLog([JsonLinesSink(path)])
+    for n in range(count):
+        events.emit(Checkpoint(n, "f", 1, 0.0))
+        if n % 500 == 0:
+            events.flush()
+    events.flush()
+    for reader in readers:
+        reader.join()
+    assert seen[0] == seen[1] and [e.round for e in seen[0][1:]] == list(range(count))
+
+
+def test_a_burst_is_written_or_counted(tmp_path):
+    events = EventLog([JsonLinesSink(tmp_path / "events.jsonl")])
+    for n in range(100_000):
+        events.emit(Checkpoint(n, "f", 1, 0.0))
+    events.flush(60.0)
+    written = (tmp_path / "events.jsonl").read_text().count("\n")
+    assert written + events.dropped["queue"] == 100_000 and written >= 20_000
+
+
+def test_a_failing_run_says_so_last_and_keeps_its_flight(tmp_path):
+    trainer = Trainer(config(), tmp_path)
+    trainer.model.train = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError), Telemetry(tmp_path) as telemetry:
+        trainer.run(progress=False, telemetry=telemetry)
+    trainer.env.close()
+    _, snapshot = folded(tmp_path)
+    assert snapshot.end.status == "failed" and "ZeroDivisionError" in snapshot.end.error
+    (flight,) = (tmp_path / "flight").iterdir()
+    recording = Recording(flight)
+    assert recording.reason == "crash" and recording.num_envs == 2 and len(recording.events) > 24
+    assert recording.events[-1]["kind"] == "decision"
+
+
+def test_a_flight_is_opened_and_continued(tmp_path, make_tiny, capsys):
+    venv = make_tiny(2)
+    venv.reset(seed=3)
+    for _ in range(5):
+        venv.step([0, 0])
+    recorder = FlightRecorder(tmp_path / "flight")
+    recorder.envs = venv
+    recorder.dump("kl")
+    assert recorder.errors == {}
+    expected = [venv.step([0, 0])[1][1] for _ in range(3)]
+    (flight,) = (tmp_path / "flight").iterdir()
+    env = Recording(flight).open(1)
+    assert [float(env.step(0)[1]) for _ in range(3)] == expected, "it goes on bit for bit"
+    assert karn(["replay", str(flight)]) == 0
+    told = capsys.readouterr().out
+    assert "recorded because of: kl" in told and "environment 1:" in told
+    assert karn(["replay", str(flight), "--env", "1", "--epochs", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "environment 1 at epoch 5"
+    assert [float(line.split("reward")[1].split(",")[0]) for line in lines[1:]] == pytest.approx(expected, abs=1e-4)
+    assert karn(["replay", str(flight), "--env", "2"]) == 2 and karn(["replay", str(tmp_path)]) == 2
+    with pytest.raises(RecordingError, match=r"flight/0001-kl"):
+        Recording(tmp_path)
+
+
+def test_a_rollback_is_recorded(tmp_path):
+    """With one broken host, what led to the rollback is kept."""
+    trainer = Trainer(config(rounds=1), tmp_path)
+    env = trainer.recorded.unwrapped.envs[1]
+    step = env.step
+
+    def break_host(action):
+        if env.episode.epoch == 3:
+            with torch.no_grad():
+                next(env.episode.model.host.parameters()).fill_(float("nan"))
+        return step(action)
+
+    env.step = break_host
+    with Telemetry(tmp_path) as telemetry:
+        trainer.run(progress=False, report=lambda _: None, telemetry=telemetry)
+    trainer.env.close()
+    _, snapshot = folded(tmp_path)
+    assert any(line.kind == "rollback" and "env 1 epoch 4" in line.text for line in snapshot.lines)
+    assert [Recording(f).reason for f in (tmp_path / "flight").iterdir()] == ["rollback of environment 1"]
+
+
+def test_waiting_alarms_nobody(tmp_path, capsys):
+    arguments = ["heuristic", "--task", "tiny", "--episodes", "2", "--envs", "2", "--num-workers", "1"]
+    few = json.dumps({"blueprints": ["norm"], "strict_gates": True, "samples_per_epoch": 128, "val_samples": 256})
+    assert train([*arguments, "--env-json", few, "--telemetry-dir", str(tmp_path)]) == 0
+    (run,) = tmp_path.iterdir()
+    assert "ALARM" not in capsys.readouterr().err and not (run / "flight").exists()
+    assert folded(run)[1].alarms_raised == 0
+
+
+def test_tensorboard_holds_the_figures_of_the_log(tmp_path):
+    assert train([*HEURISTIC, "--episodes", "2", "--telemetry-dir", str(tmp_path)]) == 0
+    (run,) = tmp_path.iterdir()
+    _, snapshot = folded(run)
+    events = EventAccumulator(str(run)).Reload()
+    (value,) = events.Scalars("env/return")
+    assert value.step == 48 and value.value == pytest.approx(
+        sum(e.end.total_return for e in snapshot.episodes) / 2, abs=1e-6
+    )
+    groups = {tag.split("/")[0] for tag in events.Tags()["scalars"]}
+    assert {"env", "seed", "policy"} <= groups <= {"env", "seed", "policy", "value", "time"}
+    assert events.Tags()["images"] == ["seed/timelines"]
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
+    assert any("hparams" in tag for tag in events.summary_metadata), "hyperparameters in the same run"

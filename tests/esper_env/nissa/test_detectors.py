@@ -1,0 +1,154 @@
+"""The alarms: what raises them, what clears them, and what leaves them alone."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper_env.leyline.events import EpisodeEnd, Step, Update
+from esper_env.nissa import Detectors
+from esper_env.nissa.detectors import DEGRADED, KL, PATIENCE_EPOCHS, STALLED_S
+
+STEP = Step(
+    env=0,
+    episode_seed=0,
+    epoch=1,
+    action="WAIT",
+    executed=True,
+    reward=0.0,
+    value=0.5,
+    train_loss_nats=1.0,
+    train_accuracy=0.5,
+    val_loss_nats=1.0,
+    val_accuracy=0.5,
+    params=10,
+    growth=0.0,
+    rent=0.0,
+    stages=("DORMANT",),
+    alphas=(0.0,),
+    blueprints=(None,),
+    train_s=0.1,
+    evaluate_s=0.1,
+    observe_s=0.0,
+)
+UPDATE = Update(
+    round=1,
+    done_steps=100,
+    policy_loss=0.0,
+    value_loss=1.0,
+    entropy_nats=1.0,
+    entropy_by_operation_nats={"WAIT": 0.4, "PRUNE": None},
+    approx_kl_nats=0.01,
+    clip_share=0.1,
+    ratio_error=1e-7,
+    explained_variance=None,
+    learning_rate=1e-3,
+    q_by_operation={},
+    time_s_by_part={},
+)
+END = EpisodeEnd(
+    env=0,
+    controller="wait",
+    episode_seed=0,
+    total_return=0.0,
+    committed_accuracy=0.5,
+    params=10,
+    growth=0.0,
+    germinated=0,
+    fossilized=0,
+    pruned=0,
+    rollbacks=0,
+    invalid_actions=0,
+    flops_total=1,
+    error_code=0,
+)
+
+
+def told(detectors, *events, now=0.0):
+    """(detector, raised) of what the events bring about."""
+    return [(a.detector, a.raised) for e in events for a in detectors.see(e, now)]
+
+
+@pytest.mark.parametrize(
+    ("detector", "change"),
+    [
+        ("non_finite", {"value_loss": math.nan}),
+        ("kl", {"approx_kl_nats": 0.2}),
+        ("clipped", {"clip_share": 0.6}),
+        ("ratio", {"ratio_error": 0.01}),
+        ("entropy PRUNE", {"entropy_by_operation_nats": {"PRUNE": 1e-5}}),
+    ],
+)
+def test_an_update_raises_an_alarm_once_and_a_healthy_one_clears_it(detector, change):
+    detectors = Detectors()
+    well = replace(UPDATE, entropy_by_operation_nats={"PRUNE": 0.1})
+    assert told(detectors, well) == []
+    ill = replace(well, **change)
+    assert told(detectors, ill, ill) == [(detector, True)]
+    assert told(detectors, well, well) == [(detector, False)]
+
+
+def test_between_the_thresholds_an_alarm_stays_what_it_is():
+    detectors = Detectors()
+    between = replace(UPDATE, approx_kl_nats=sum(KL) / 2)
+    assert told(detectors, between) == []
+    assert told(detectors, replace(UPDATE, approx_kl_nats=2 * KL[0]), between, between) == [("kl", True)]
+
+
+def test_a_value_loss_is_measured_by_those_before():
+    detectors = Detectors()
+    few = [replace(UPDATE, value_loss=v) for v in (1.0, 100.0)]
+    assert told(detectors, *few) == [], "too few to know what is usual"
+    assert told(detectors, *[UPDATE] * 6, replace(UPDATE, value_loss=20.0)) == [("value_loss", True)]
+
+
+def epochs(*accuracies, env=0):
+    return [replace(STEP, env=env, epoch=i + 1, val_accuracy=a) for i, a in enumerate(accuracies)]
+
+
+def test_an_environment_that_lost_what_it_had_is_degraded_after_some_epochs():
+    detectors, bad = Detectors(), 0.8 * DEGRADED[0] * 0.8
+    assert told(detectors, *epochs(0.8, *[bad] * (PATIENCE_EPOCHS - 1), 0.8)) == []
+    (alarm,) = [a for e in epochs(0.8, *[bad] * PATIENCE_EPOCHS, env=3) for a in detectors.see(e, 0.0)]
+    assert (alarm.detector, alarm.env, alarm.raised) == ("degraded", 3, True) and "80.0%" in alarm.message
+    assert told(detectors, replace(STEP, env=3, val_accuracy=0.8)) == [("degraded", False)]
+
+
+def test_a_new_episode_starts_without_the_best_of_the_one_before():
+    detectors = Detectors()
+    assert told(detectors, *epochs(0.9, 0.9), END, *epochs(*[0.1] * 20)) == []
+
+
+def test_an_episode_that_failed_is_an_alarm_until_one_ends_well():
+    detectors = Detectors()
+    assert told(detectors, replace(END, error_code=1), replace(END, error_code=1)) == [("failed", True)]
+    assert told(detectors, replace(END, env=1)) == []
+    assert told(detectors, END) == [("failed", False)]
+
+
+def test_silence_is_an_alarm_and_the_next_step_ends_it():
+    detectors = Detectors()
+    assert detectors.tick(1e9) == [], "nothing has begun"
+    told(detectors, STEP, now=1000.0)
+    told(detectors, STEP, now=1001.0)
+    assert detectors.tick(1001.0 + STALLED_S - 1) == []
+    (alarm,) = detectors.tick(1001.0 + STALLED_S + 1)
+    assert alarm.detector == "stalled" and alarm.raised and detectors.tick(2000.0) == []
+    assert told(detectors, STEP, now=2000.0) == [("stalled", False)]
+
+
+def test_slow_environments_are_not_stalled():
+    detectors = Detectors()
+    for i in range(5):
+        told(detectors, STEP, now=50.0 * i)
+    assert detectors.tick(200.0 + 4 * 50) == []
+    assert len(detectors.tick(200.0 + 6 * 50)) == 1
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=60))
+def test_alarms_are_raised_and_cleared_in_turn(kls):
+    detectors = Detectors()
+    states = [raised for kl in kls for _, raised in told(detectors, replace(UPDATE, approx_kl_nats=kl))]
+    assert states == [i % 2 == 0 for i in range(len(states))]
