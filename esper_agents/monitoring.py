@@ -19,10 +19,12 @@ def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
     """Log the run in `folder`, and show it as `config` says.
 
     Raises:
-        ValueError: the folder cannot be written, or another process logs to it.
+        ValueError: the folder cannot be written, another process logs to it, or there is no terminal for Sanctum.
     """
     from esper_agents.karn.sinks import TensorBoardSink, WandbSink  # noqa: PLC0415 - slow to import
 
+    if config.sanctum and not sys.stdout.isatty():
+        raise ValueError("--sanctum needs a terminal; leave it out, or look at the run with --overwatch")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ NAMES = (
     "learner",
     "collection",
     "round",
+    "telemetry",
 )
 PROCESSES = 5
 

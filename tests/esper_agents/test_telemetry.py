@@ -1,6 +1,7 @@
 """Telemetry under faults, as a user meets them: what is lost is said, training goes on, the log stays readable."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -253,6 +254,21 @@ def test_a_rollback_is_recorded(tmp_path):
     _, snapshot = folded(tmp_path)
     assert any(line.kind == "rollback" and "env 1 epoch 4" in line.text for line in snapshot.lines)
     assert [Recording(f).reason for f in (tmp_path / "flight").iterdir()] == ["rollback of environment 1"]
+
+
+def test_sanctum_asks_for_a_terminal(tmp_path, refused):
+    assert refused([*HEURISTIC, "--sanctum", "--telemetry-dir", str(tmp_path)], "--sanctum needs a terminal")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_and_biases_get_the_scalars_offline(tmp_path):
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        command(tmp_path, "--episodes", "2", "--wandb"), capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    (data,) = tmp_path.glob("*/wandb/offline-run-*/*.wandb")
+    assert b"env/return" in data.read_bytes()
 
 
 def test_waiting_alarms_nobody(tmp_path, capsys):

@@ -1,0 +1,204 @@
+"""Reading a run: the reducer against the recorded log, whatever state the file is in; SQL; the metrics."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esper_agents.karn.__main__ import main
+from esper_agents.karn.metrics import LAYOUT, Metrics
+from esper_agents.karn.reading import RunError, RunLog, parse
+from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.timeline import timeline
+from esper_env.leyline.events import EVENTS, Anomaly, RunEnd
+from esper_env.nissa import JsonLinesSink, json_schema, record
+
+GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
+LINES = GOLDEN.read_text().splitlines(keepends=True)
+RECORDS = [json.loads(line) for line in LINES]
+
+
+def of(kind, **where):
+    return [r for r in RECORDS if r["kind"] == kind and all(r[k] == v for k, v in where.items())]
+
+
+def fold(records=RECORDS):
+    snapshot = Snapshot()
+    for r in records:
+        snapshot.fold(*parse(r))
+    return snapshot
+
+
+def test_every_recorded_line_obeys_the_schema_and_is_what_was_emitted():
+    described = {s["title"]: s["properties"] for s in json_schema()["oneOf"]}
+    for r in RECORDS:
+        time_s, event = parse(r)
+        assert record(event, time_s) == r and set(r) == set(described[r["kind"]])
+
+
+def test_the_snapshot_is_what_the_log_says():
+    snapshot, last = fold(), of("step", env=1)[-1]
+    env = snapshot.envs[1]
+    assert (env.step.val_accuracy, env.step.action, env.step.epoch) == (last["val_accuracy"], last["action"], 30)
+    mine = of("step", env=1)[-30:]
+    assert env.accuracy == [r["val_accuracy"] for r in mine] and env.rewards == [r["reward"] for r in mine]
+    assert env.total_return == pytest.approx(of("episode", env=1)[-1]["total_return"])
+    assert env.decision.probability == of("decision", env=1)[-1]["probability"]
+    assert [u.approx_kl_nats for u in snapshot.updates] == [r["approx_kl_nats"] for r in of("update")]
+    assert [e.end.total_return for e in snapshot.episodes] == [r["total_return"] for r in of("episode")]
+    assert [e.steps for e in snapshot.episodes] == [59, 60, 119, 120, 179, 180]
+    assert snapshot.steps == len(of("step")) == snapshot.header.total_steps and snapshot.progress == 1.0
+    measured = of("counterfactual", env=0)[-1]
+    assert [env and env[0] for env in snapshot.envs[0].contributions.values()] == measured["contribution_points"]
+    assert snapshot.status(0.0, False) == "finished"
+
+
+def test_a_slot_s_lane_is_its_stages_in_order():
+    for env in fold().envs.values():
+        mine = of("step", env=env.env)[-30:]
+        for j, slot in enumerate(RECORDS[0]["slots"]):
+            drawn = [(s.stage, s.blueprint) for s in env.lanes[slot] for _ in range(s.first_epoch, s.last_epoch + 1)]
+            assert drawn == [(r["stages"][j], r["blueprints"][j]) for r in mine]
+
+
+def test_alarms_are_kept_until_they_are_cleared():
+    snapshot = fold()
+    snapshot.fold(1.0, Anomaly("degraded", True, 1, 0.1, 0.2, "bad"))
+    snapshot.fold(2.0, Anomaly("kl", True, None, 0.3, 0.1, "far"))
+    snapshot.fold(3.0, Anomaly("degraded", False, 1, 0.5, 0.2, "good"))
+    assert list(snapshot.alarms) == [("kl", None)] and snapshot.alarms_raised == 2
+
+
+def test_a_resumed_run_forgets_the_rounds_that_it_runs_again():
+    snapshot = fold()
+    header = {**RECORDS[0], "done_steps": 120, "time_s": RECORDS[-1]["time_s"] + 100}
+    snapshot.fold(*parse(header))
+    assert snapshot.steps == 120 and len(snapshot.updates) == 2 and len(snapshot.episodes) == 4
+    assert snapshot.end is None and snapshot.left_s is None
+    for r in RECORDS:
+        if r["kind"] in ("step", "update") and r["time_s"] > of("update")[1]["time_s"]:
+            snapshot.fold(*parse(r))
+    assert snapshot.steps == 180 and len(snapshot.updates) == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_growing_file_is_read_as_the_whole_one_is(tmp_path_factory, seed):
+    """However it is cut, also within a line, the reader folds what a reader of the whole file does."""
+    path, rng = tmp_path_factory.mktemp("run") / "events.jsonl", random.Random(seed)
+    data = "".join(LINES[:200]).encode()
+    cuts = sorted(rng.randrange(len(LINES[0]), len(data)) for _ in range(5))
+    log, seen = None, []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        with path.open("ab") as file:
+            file.write(data[start:end])
+        log = log or RunLog(path)
+        seen += log.poll()
+    assert seen == [parse(r) for r in RECORDS[:200]] and log.damaged == 0
+
+
+def test_damaged_lines_are_counted_and_skipped(tmp_path):
+    lines = [
+        *LINES[:3],
+        LINES[3][:40] + "\n",
+        '{"kind": "step"}\n',
+        '{"kind": "new thing", "time_s": 1}\n',
+        "[1]\n",
+        LINES[4],
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(lines))
+    log = RunLog(tmp_path)
+    assert len(list(log.poll())) == 4 and log.damaged == 4
+
+
+def test_a_last_line_that_was_cut_off_waits(tmp_path):
+    (tmp_path / "events.jsonl").write_text("".join(LINES[:10]) + LINES[10][:50])
+    log = RunLog(tmp_path)
+    assert len(list(log.poll())) == 10 and log.damaged == 0
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(LINES[10][50:])
+    assert list(log.poll()) == [parse(RECORDS[10])]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no run"),
+        ("{}\n", "its first line is no run_start"),
+        ("hello\n", "its first line is no run_start"),
+        (json.dumps(RECORDS[0] | {"schema_version": 99}) + "\n", "has schema version 99"),
+    ],
+)
+def test_what_is_no_run_is_a_clear_error(tmp_path, content, message, capsys):
+    if content is not None:
+        (tmp_path / "events.jsonl").write_text(content)
+    with pytest.raises(RunError, match=message):
+        RunLog(tmp_path)
+    for command in (["sql", str(tmp_path), "select 1"], ["sanctum", str(tmp_path)], ["overwatch", str(tmp_path)]):
+        assert main(command) == 2 and message in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_says_where_they_are(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "events.jsonl").write_text(LINES[0])
+    with pytest.raises(RunError, match=r"there is one in .*one"):
+        RunLog(tmp_path)
+
+
+def test_statuses(tmp_path):
+    snapshot = Snapshot()
+    assert snapshot.status(0.0, True) == snapshot.status(0.0, False) == "waiting"
+    for r in RECORDS[:-1]:
+        snapshot.fold(*parse(r))
+    now = RECORDS[-2]["time_s"]
+    statuses = [snapshot.status(now + age, True) for age in (0.0, 5.0, 60.0)]
+    assert statuses == ["live", "slow", "stale"] and snapshot.status(now, False) == "dead"
+    snapshot.fold(now, RunEnd("failed", "ValueError: no", 1.0))
+    assert snapshot.status(now, False) == "failed"
+
+
+def test_a_log_is_being_written_while_its_writer_lives(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(LINES[:5]))
+    sink = JsonLinesSink(path)
+    assert RunLog(path).is_being_written
+    sink.close()
+    assert not RunLog(path).is_being_written
+
+
+def test_metrics_are_means_over_a_round():
+    metrics, seen = Metrics(), []
+    for r in RECORDS:
+        seen += [(tag, value, metrics.snapshot.steps) for tag, value in metrics.fold(*parse(r))]
+    returns = [r["total_return"] for r in of("episode")]
+    assert [v for t, v, _ in seen if t == "env/return"] == pytest.approx(
+        [sum(returns[i : i + 2]) / 2 for i in (0, 2, 4)]
+    )
+    assert [s for t, _, s in seen if t == "policy/approx_kl_nats"] == [60, 120, 180]
+    shares = [v for t, v, s in seen if t.startswith("policy/share/") and s == 60]
+    counted = Counter(r["action"].split()[0] for r in of("step")[:60])
+    assert sum(shares) == pytest.approx(1.0) and max(shares) == pytest.approx(max(counted.values()) / 60)
+    tags = {t for t, *_ in seen}
+    drawn = {t for charts in LAYOUT.values() for group in charts.values() for t in group}
+    assert drawn <= tags, "the layout shows what is there"
+    assert {t.split("/")[0] for t in tags} == {"env", "seed", "policy", "value", "time"}
+
+
+def test_the_timeline_has_a_row_for_every_slot():
+    picture = timeline(fold())
+    assert picture.shape[2] == 3 and picture.dtype == "uint8" and len({tuple(p) for p in picture[30:-8, 500]}) > 2
+
+
+def test_sql_knows_every_kind_of_event(tmp_path, capsys):
+    for kind in EVENTS:
+        assert main(["sql", str(GOLDEN), f'select count(*) from "{kind}"']) == 0
+        assert f" {len(of(kind))} " in capsys.readouterr().out
+    query = "select round(time_s_by_part['train'], 4), done_steps from update where round = 2"
+    assert main(["sql", str(GOLDEN), query]) == 0
+    assert str(round(of("update", round=2)[0]["time_s_by_part"]["train"], 4)) in capsys.readouterr().out
+    assert main(["sql", str(GOLDEN), "select colour from step"]) == 2
+    assert "the query failed" in capsys.readouterr().err
