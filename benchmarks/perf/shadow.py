@@ -1,4 +1,7 @@
-"""The shadow pass of a TRAINING seed against what its operations say."""
+"""The shadow pass of a TRAINING seed against what its operations say, and what its operations and bytes say.
+
+Norms and sums have bytes to move and hardly any operations.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages import markdown
+from benchmarks.perf.floors import Counted, rates
 from benchmarks.perf.measure import Report, Target, each, medians, spread
 from benchmarks.perf.step import make
 from esper_env.leyline import Style
@@ -19,8 +23,9 @@ BLUEPRINTS = ("conv_small", "conv_light", "conv_heavy")
 def measure(process: int) -> dict[str, Any]:
     """Seconds of an epoch of training with and without a TRAINING seed in the first slot, and their FLOPs."""
     out: dict[str, Any] = {}
+    known = rates()
     for blueprint in BLUEPRINTS:
-        sides, flops = {}, {}
+        sides, flops, floors = {}, {}, {}
         for name in ("bare", "training"):
             env = make("Esper/CifarBaseline-v0", None)
             episode = env.episode
@@ -30,9 +35,11 @@ def measure(process: int) -> dict[str, Any]:
                 episode.model.advance(slot)
             schedule: dict[str, Any] = {"host_lr": episode.config.host_lr, "epoch": 10, "episode_length": 150}
             run = partial(train_epoch, episode.model, episode.source, **schedule)
-            first = run()
+            with Counted() as counted:
+                first = run()
             sides[name], flops[name] = run, first.flops + first.shadow_flops
-        out[blueprint] = {"seconds": medians(sides, 5), "flops": flops}
+            floors[name] = counted.operations / known["operations"] + counted.bytes / known["cache"]
+        out[blueprint] = {"seconds": medians(sides, 5), "flops": flops, "floors": floors}
     return out
 
 
@@ -43,7 +50,16 @@ def report(rows: list[dict[str, Any]]) -> Report:
         bare, training = (each(rows, blueprint, "seconds", name) for name in ("bare", "training"))
         operations = each(rows, blueprint, "flops", "training") / each(rows, blueprint, "flops", "bare")
         share = training / bare / operations
-        lines.append([blueprint, spread(training / bare), f"{operations[0]:.2f}", spread(share)])
+        both = each(rows, blueprint, "floors", "training") / each(rows, blueprint, "floors", "bare")
+        cells = [spread(training / bare), f"{operations[0]:.2f}", spread(share), spread(training / bare / both)]
+        lines.append([blueprint, *cells])
         met = bool(np.median(share) <= 1.0)
         targets.append(Target(f"an epoch with a {blueprint} in training, time over FLOPs", "<= 1", spread(share), met))
-    return Report(markdown(["seed in training", "times as long", "times the FLOPs", "ratio"], lines), targets)
+    head = [
+        "seed in training",
+        "times as long",
+        "times the FLOPs",
+        "ratio",
+        "ratio to operations and bytes at their rates",
+    ]
+    return Report(markdown(head, lines), targets)
