@@ -88,14 +88,8 @@ def report(rows: list[dict[str, Any]]) -> Report:
     for blueprint in BLUEPRINTS:
         tree, alone, unfolded, bound = (each(rows, blueprint, k) for k in ("tree", "alone", "unfolded", "bound"))
         share, by_parts = alone / tree / bound, each(rows, blueprint, "by_parts")
-        cells = [
-            f"{bound[0]:.2f}",
-            spread(by_parts),
-            spread(alone / tree),
-            spread(share),
-            spread(alone / tree / by_parts),
-        ]
-        lines.append([blueprint, *cells, spread(unfolded / alone)])
+        ratios = (by_parts, alone / tree, share, alone / tree / by_parts, unfolded / alone)
+        lines.append([blueprint, f"{bound[0]:.2f}", *map(spread, ratios)])
         targets.append(
             Target(
                 f"8 subsets of 3 {blueprint} seeds against 8 evaluations, of the bound by FLOPs ({bound[0]:.2f})",

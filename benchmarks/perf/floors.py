@@ -40,7 +40,7 @@ class Counted:
         """Count a call and make it."""
         self._call(name, *arguments)
         tensors = [a for a in arguments if isinstance(a, Tensor)]
-        numbers = [int(a) for a in arguments if not isinstance(a, Tensor) and a is not None]
+        numbers = [a for a in arguments if isinstance(a, int)]
         # of the whole training set a crop reads as many bytes as it cuts pixels
         self.bytes += sum(t.numel() * t.element_size() for t in tensors[name == "crops" :])
         if name in ("convolution", "convolution_weight"):

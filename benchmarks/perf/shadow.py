@@ -60,6 +60,6 @@ def report(rows: list[dict[str, Any]]) -> Report:
         "times as long",
         "times the FLOPs",
         "ratio",
-        "ratio to operations and bytes at their rates",
+        "to operations and bytes",
     ]
     return Report(markdown(head, lines), targets)

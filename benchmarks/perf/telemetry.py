@@ -44,8 +44,8 @@ def report(rows: list[dict[str, Any]]) -> Report:
     """The share of a round."""
     share = each(rows, "with") / each(rows, "without") - 1.0
     text = (
-        f"A round of four episodes of {EPOCHS} epochs takes {spread(each(rows, 'without'), '.1f')} s; all telemetry (log, "
-        f"TensorBoard, alarms, flight recorder) adds {spread(share, '.2%')} to it."
+        f"A round of four episodes of {EPOCHS} epochs takes {spread(each(rows, 'without'), '.1f')} s; the log, "
+        f"TensorBoard, the alarms and the flight recorder add {spread(share, '.2%')} to it."
     )
     met = bool(np.median(share) <= GOAL)
     return Report(text, [Target("telemetry, of a training round", f"<= {GOAL:.0%}", spread(share, ".2%"), met)])
