@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -98,14 +99,16 @@ def train_epoch(
     losses = torch.zeros((), dtype=torch.float64, device=source.device)
     hits = torch.zeros((), dtype=torch.int64, device=source.device)
     batches = -(-source.samples // source.batch_size)
+    # no cache: autocast empties it only where the outermost autocast ends, and cast weights would outlive their batch
+    precision = partial(torch.autocast, source.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
     for i, (images, labels) in enumerate(source.epoch()):
         model.set_lrs(host_lr * lr_factor(epoch + i / batches, episode_length))
-        with torch.autocast(source.device.type, torch.bfloat16, enabled=bf16):
+        with precision():
             logits, taps = model.forward(images)
             loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if taps:
-            with bystanders(model), torch.autocast(source.device.type, torch.bfloat16, enabled=bf16):
+            with bystanders(model), precision():
                 for name, tap in taps.items():
                     _shadow_backward(model, name, tap, labels)
         _step(model)

@@ -212,6 +212,17 @@ def test_label_noise_replaces_its_share_by_any_class(share):
     assert labels.tolist() == torch.arange(10).repeat(500).tolist()
 
 
+def test_bf16_learns_as_float32_does():
+    """Weights that were cast once must not outlive the batch: the environment's own autocast is around them all."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        env = tiny(precision=precision, samples_per_epoch=512, batch_size=16)
+        env.reset(seed=0)
+        losses[precision] = [float(env.step(0)[4]["train_loss"]) for _ in range(3)]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.06)
+    assert losses["fp32"][-1] < 0.9 * losses["fp32"][0]
+
+
 def test_bf16_trains_and_keeps_its_weights_in_float32():
     env = tiny(precision="bf16", tempos=(1,))
     env.reset(seed=0)
