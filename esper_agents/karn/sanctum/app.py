@@ -18,27 +18,47 @@ from textual.events import Resize
 from textual.widgets import Footer, Static
 
 from esper_agents.karn.reading import RunError, RunLog
-from esper_agents.karn.sanctum import head, panels
+from esper_agents.karn.sanctum.environments import detail_fits, environments
 from esper_agents.karn.sanctum.figures import moment
-from esper_agents.karn.sanctum.head import Reading, View
+from esper_agents.karn.sanctum.head import Reading, alarms, head
+from esper_agents.karn.sanctum.learning import learning, learning_panel
+from esper_agents.karn.sanctum.lines import log_lines
+from esper_agents.karn.sanctum.policy import decisions, policy
+from esper_agents.karn.sanctum.times import time_line, time_panel
+from esper_agents.karn.sanctum.view import View
 from esper_agents.karn.snapshot import Snapshot, Status
 from esper_env.leyline.events import Event
 
-POLL_S: Final = 0.25
+POLL_S: Final = 0.5
 SLICE: Final = 1000
 """Events that are taken in before keys are answered again."""
 ALARM_LINES: Final = 4
-WIDE: Final = (120, 36)
+WIDE: Final = (150, 40)
 """Columns and lines from which on all panels are shown at once."""
 
 PANELS: Final[dict[str, tuple[str, str, Callable[[View], Text]]]] = {
-    "environments": ("e", "Environments", panels.environments),
-    "policy": ("p", "Policy", panels.policy),
-    "decisions": ("d", "Decisions, newest first", panels.decisions),
-    "log": ("l", "Log, newest first", panels.log),
-    "time": ("t", "Time", head.time_panel),
+    "environments": ("e", "Environments", environments),
+    "policy": ("p", "Policy", policy),
+    "decisions": ("d", "Decisions, newest first", decisions),
+    "log": ("l", "Log, newest first", log_lines),
+    "time": ("t", "Time", time_panel),
 }
 """Key, title and what draws it."""
+
+
+class Drawing(Static):
+    """A text that is laid out anew only if its lines have other lengths."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id, markup=False)
+        self._text = Text()
+
+    def show(self, text: Text) -> None:
+        """Show `text`."""
+        if text != self._text:
+            before, after = ([len(line) for line in t.plain.split("\n")] for t in (self._text, text))
+            self._text = text
+            self.update(text, layout=before != after)
 
 
 class Panel(VerticalScroll):
@@ -48,7 +68,7 @@ class Panel(VerticalScroll):
         super().__init__(id=id)
         self.border_title = title
         self.border_subtitle = key
-        self._body = Static(markup=False)
+        self._body = Drawing()
         self._drawn: object = None
 
     def compose(self) -> ComposeResult:
@@ -59,7 +79,7 @@ class Panel(VerticalScroll):
         """Show what `make` draws of `view`, unless it was drawn in the same `state`."""
         if self._drawn != state:
             self._drawn = state
-            self._body.update(make(view))
+            self._body.show(make(view))
 
 
 class Sanctum(App[None]):
@@ -75,14 +95,16 @@ class Sanctum(App[None]):
     CSS = """
     #head, #alarms, #strip { height: auto; padding: 0 1; }
     Panel, #learning { border: round #6a6a6a; padding: 0 1; }
-    Panel { scrollbar-size-vertical: 1; scrollbar-gutter: stable; height: 1fr; }
+    Panel { scrollbar-size: 0 1; scrollbar-gutter: stable; height: 1fr; }
     Panel:focus { border: heavy $accent; }
-    Panel > Static { height: auto; }
+    Panel > Drawing { height: auto; }
     #upper { height: 10; }
     #upper > * { width: 1fr; height: 100%; }
     #environments { height: auto; max-height: 45%; }
     #lower { height: 1fr; }
-    #lower > * { width: 1fr; height: 100%; }
+    #lower > * { width: 35%; height: 100%; }
+    #policy { width: 1fr; }
+    .one #lower > * { width: 100%; }
     .one #upper, .one #lower, .one #environments { height: 1fr; max-height: 100%; }
     .compact Panel { border: none; border-top: solid #6a6a6a; padding: 0 0 0 1; }
     .compact Panel:focus { border-top: heavy $accent; }
@@ -112,7 +134,9 @@ class Sanctum(App[None]):
         """The panel that has the screen; ``None``: all that fit."""
         self._detail: bool | None = None
         """Whether environments are shown as blocks; ``None``: if they fit."""
-        self._texts: dict[str, Text] = {}
+        self._draw_after = 0.0
+        self._strips = {name: Drawing(name) for name in ("head", "alarms", "strip", "learning")}
+        self._panels = {name: Panel(name, title, key) for name, (key, title, _) in PANELS.items()}
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -123,12 +147,15 @@ class Sanctum(App[None]):
 
     def tick(self) -> None:
         """Read on, by a slice at most, and draw."""
+        self._take_slice()
+        self.draw()
+
+    def _take_slice(self) -> None:
         if self._reading.error is None:
             try:
                 self._read()
             except (RunError, OSError) as error:
                 self._reading = replace(self._reading, behind=False, error=f"the log cannot be read: {error}")
-        self.draw()
 
     def _read(self) -> None:
         if not self.behind:
@@ -148,34 +175,37 @@ class Sanctum(App[None]):
     def _status(self) -> Status:
         return self.snapshot.status(self._clock(), self._source.is_being_written)
 
-    def _tick_again(self) -> None:
-        self.tick()
-        self.set_timer(0.001 if self.behind else POLL_S, self._tick_again)
+    def _follow(self) -> None:
+        self._take_slice()
+        if not self.behind or time.monotonic() >= self._draw_after:
+            self._draw_after = time.monotonic() + POLL_S
+            self.draw()
+        self.set_timer(0.001 if self.behind else POLL_S, self._follow)
 
     # -- drawing -------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
         """The strips at the top, the panels, and the keys."""
-        made = {name: Panel(name, title, key) for name, (key, title, _) in PANELS.items()}
-        learning = Static(id="learning", markup=False)
-        learning.border_title = "Learning"
-        yield Static(id="head", markup=False)
-        yield Static(id="alarms", markup=False)
-        yield Static(id="strip", markup=False)
-        yield Horizontal(learning, made["time"], id="upper")
-        yield made["environments"]
-        yield Horizontal(made["policy"], made["decisions"], made["log"], id="lower")
+        panels, strips = self._panels, self._strips
+        strips["learning"].border_title = "Learning"
+        yield from (strips["head"], strips["alarms"], strips["strip"])
+        yield Horizontal(strips["learning"], panels["time"], id="upper")
+        yield panels["environments"]
+        yield Horizontal(panels["policy"], panels["decisions"], panels["log"], id="lower")
         yield Footer()
 
     def on_mount(self) -> None:
         """Read the log from now on."""
         self._poll = self._source.poll()
         self._arrange()
-        self.query_one("#environments").focus()
-        self.call_after_refresh(self._tick_again)
+        self._panels["environments"].focus()
+        self.call_after_refresh(self._follow)
 
     def on_resize(self, event: Resize) -> None:
-        """Choose what fits."""
+        """Choose what fits, once the new size is known."""
+        self.call_after_refresh(self._rearrange)
+
+    def _rearrange(self) -> None:
         self._arrange()
         self.call_after_refresh(self.draw)
 
@@ -188,69 +218,64 @@ class Sanctum(App[None]):
         one = self._shown or ("environments" if self.is_compact else None)
         self.screen.set_class(self.is_compact, "compact")
         self.screen.set_class(one is not None, "one")
-        for name in PANELS:
-            self.query_one(f"#{name}").display = one in (None, name)
-        self.query_one("#strip").display = one is not None
-        self.query_one("#learning").display = one is None
+        for name, panel in self._panels.items():
+            panel.display = one in (None, name)
+        self._strips["strip"].display = one is not None
+        self._strips["learning"].display = one is None
         self.query_one("#upper").display = one in (None, "time")
         self.query_one("#lower").display = one in (None, "policy", "decisions", "log")
         if one is not None:
-            self.query_one(f"#{one}").focus()
+            self._panels[one].focus()
 
     def draw(self) -> None:
-        """Show the snapshot."""
+        """Show the snapshot, unless the screen is being closed."""
+        if not self._strips["head"].is_attached:
+            return
         now, width = self._clock(), self.size.width - 2
-        top = View(self.snapshot, now, width, 1)
-        self._set("head", head.head(top, self._reading))
-        self._set("alarms", head.alarms(top, self.behind, ALARM_LINES))
+        top = View(self.snapshot, now, width)
+        self._strips["head"].show(head(top, self._reading))
+        self._strips["alarms"].show(alarms(top, self.behind, ALARM_LINES))
         snapshot = self.snapshot if self._still is None else self._still
-        strip = View(snapshot, now, width, 1)
-        self._set("strip", Text("\n").join([*head.learning(strip), *head.time_line(strip)]))
-        learning = self.query_one("#learning", Static)
-        self._set("learning", head.learning_panel(View(snapshot, now, learning.content_size.width, 7)))
+        strip = View(snapshot, now, width)
+        self._strips["strip"].show(Text("\n").join([*learning(strip), *time_line(strip)]))
+        learned = self._strips["learning"]
+        learned.show(learning_panel(View(snapshot, now, learned.content_size.width)))
         for name, (_, title, make) in PANELS.items():
-            panel = self.query_one(f"#{name}", Panel)
+            panel = self._panels[name]
             if not panel.display:
                 continue
             room = panel.scrollable_content_region.size
-            view = View(snapshot, now, max(20, room.width), room.height, self._is_detailed(name, room.height))
-            state = (None if self._still is None else id(self._still), self._reading.events, room.width, view.detail)
+            view = View(snapshot, now, max(20, room.width), self._is_detailed(name, room.height))
+            state = (self._reading.frozen_s, self._reading.events, room.width, view.detail)
             panel.draw(make, view, state)
             frozen = self._reading.frozen_s
             panel.border_title = title if frozen is None else f"{title}, frozen at {moment(frozen, now)}"
 
-    def _set(self, name: str, text: Text) -> None:
-        if self._texts.get(name) != text:
-            self._texts[name] = text
-            self.query_one(f"#{name}", Static).update(text)
-
     def _is_detailed(self, name: str, height: int) -> bool:
-        if name != "environments" or not self.screen.has_class("one"):
-            return False
-        return panels.detail_fits(self.snapshot, height) if self._detail is None else self._detail
+        if not self.is_compact:
+            return self._shown == name
+        return detail_fits(self.snapshot, height) if self._detail is None else self._detail
 
     # -- keys ----------------------------------------------------------------------------------------
 
     def action_enlarge(self, name: str | None) -> None:
         """Give a panel the screen; again: show all, or where only one fits, more or less of the environments."""
         if self.is_compact and name == "environments" and self._shown in (None, name):
-            room = self.query_one("#environments", Panel).scrollable_content_region.height
+            room = self._panels["environments"].scrollable_content_region.height
             self._detail = not self._is_detailed(name, room)
         self._shown = None if name == self._shown and not self.is_compact else name
-        self._arrange()
-        self.call_after_refresh(self.draw)
+        self._rearrange()
 
     def action_go(self, step: int) -> None:
         """Move to the next panel, or to the one before."""
         names = list(PANELS)
-        focused = next((i for i, name in enumerate(names) if self.query_one(f"#{name}").has_focus), 0)
+        focused = next((i for i, name in enumerate(names) if self._panels[name].has_focus), 0)
         name = names[(focused + step) % len(names)]
         if self.screen.has_class("one"):
             self._shown = name
-            self._arrange()
-            self.call_after_refresh(self.draw)
+            self._rearrange()
         else:
-            self.query_one(f"#{name}").focus()
+            self._panels[name].focus()
 
     def action_freeze(self) -> None:
         """Let the panels stand still, or follow the run again; status and alarms always follow."""
