@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -81,19 +80,8 @@ def serving(run, folder, *arguments):
 class Browser:
     """A headless Chromium with one page, over the DevTools protocol."""
 
-    def __init__(self):
-        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
-        flags += ["--remote-debugging-port=0", f"--user-data-dir={self._folder.name}", "about:blank"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen([CHROMIUM, *flags], **quiet)
-        port_file = Path(self._folder.name) / "DevToolsActivePort"
-        deadline = time.monotonic() + 30
-        while not port_file.exists() or len(port_file.read_text().split()) < 2:
-            assert time.monotonic() < deadline and self._process.poll() is None, "Chromium did not start"
-            time.sleep(0.05)
-        port, path = port_file.read_text().split()
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None)
+    def __init__(self, connection):
+        self._socket = connection
         self._count, self._session = 0, {}
         self.told = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -156,9 +144,8 @@ class Browser:
         found = []
         for event in self.told:
             method, params = event.get("method"), event.get("params")
-            if method == "Runtime.exceptionThrown" or (method == "Log.entryAdded"):
-                found.append(params)
-            elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            loud = method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert")
+            if loud or method in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 found.append(params)
             elif method == "Network.requestWillBeSent":
                 url = params["request"]["url"]
@@ -168,18 +155,24 @@ class Browser:
                 found.append(params["response"]["url"])
         return found
 
-    def close(self):
-        self.send("Browser.close")
-        self._socket.close()
-        self._process.wait(timeout=20)
-        self._folder.cleanup()
-
 
 @pytest.fixture(scope="module")
-def browser():
-    opened = Browser()
-    yield opened
-    opened.close()
+def browser(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chromium")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
+    flags += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
+    with subprocess.Popen([CHROMIUM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            port_file = folder / "DevToolsActivePort"
+            deadline = time.monotonic() + 30
+            while not port_file.exists() or len(port_file.read_text().split()) < 2:
+                assert time.monotonic() < deadline and process.poll() is None, "Chromium did not start"
+                time.sleep(0.05)
+            port, path = port_file.read_text().split()
+            with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as connection:
+                yield Browser(connection)
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")

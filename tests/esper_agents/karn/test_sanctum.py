@@ -80,8 +80,10 @@ class Screen:
         self.app.tick()
         while self.app.behind:
             self.app.tick()
-        before = None
-        while before != (now := [(w.region, str(w.render())) for w in self.app.query("Static")]):
+        before, rests = None, 0
+        while rests < 2:  # on a busy machine a layout may come a pause late
+            now = [(w.region, str(w.render())) for w in self.app.query("Static")]
+            rests = rests + 1 if now == before else 0
             before = now
             await self.pilot.pause()
             self.app.tick()
