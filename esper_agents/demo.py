@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from esper_agents import load_policy
-from esper_agents.monitoring import run_folder
+from esper_agents.monitoring import monitored, run_folder
 from esper_agents.pictures import draw_lives
 from esper_agents.ppo_config import PRESETS, PPOConfig
 from esper_agents.runner import EpisodeRecord, VectorEnv, run_episodes
@@ -44,7 +44,8 @@ def train(config: PPOConfig) -> Path:
     folder = run_folder(config)
     trainer = Trainer(config, folder, command="python -m esper_agents.demo")
     try:
-        trainer.run()
+        with monitored(config, folder) as telemetry:
+            trainer.run(telemetry=telemetry)
     finally:
         trainer.env.close()
     return folder / POLICY
@@ -97,7 +98,7 @@ def main() -> int:
     print(f"\nMean over {EVALUATION_EPISODES} seeds:\n{table(results)}\n")
     first = {name: records[0] for name, records in results.items()}
     draw_lives(first, PICTURE, f"Slots' lives in one episode of {config.env_id}, seed {EVALUATION_SEED}")
-    print(f"Picture: {PICTURE}. The training run, with TensorBoard's files: {file.parent}.")
+    print(f"Picture: {PICTURE}. The training run: {file.parent}; docs/monitoring.md says how to look at it.")
     print("So few episodes rank nothing, and the agent has hardly begun to learn; README.md has measured results.")
     print(f"Time: {time.monotonic() - started:.0f} s.")
     return 0

@@ -70,6 +70,8 @@ def serve(run: Path, *, host: str = "127.0.0.1", port: int = 8080) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise RunError(f"there is no port {port}: ports go from 0 to 65535")
     try:
         family, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
@@ -79,5 +81,3 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise RunError(f"port {port} is taken: choose another with --port") from error
         raise RunError(f"cannot listen at {host} port {port}: {error.strerror}") from error
-    except OverflowError as error:
-        raise RunError(f"there is no port {port}: ports go from 0 to 65535") from error
