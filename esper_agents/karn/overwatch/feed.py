@@ -10,7 +10,7 @@ from typing import Final
 
 from nicegui import app
 
-from esper_agents.karn.reading import RunError, RunLog, parse
+from esper_agents.karn.reading import RunLog, parse
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.telemetry import EVENTS
 from esper_env.leyline.events import RunStart
@@ -36,7 +36,7 @@ class Feed:
         self.being_written = False
         self.error: str | None = None
         """Why the log cannot be read."""
-        self._foreign = False
+        self._broken = False
 
     def start(self) -> None:
         """Read on from now on, a few times a second."""
@@ -44,7 +44,7 @@ class Feed:
 
     async def read(self) -> None:
         """Take in what was added to the log, and give way to others while that is much."""
-        if self._foreign:
+        if self._broken:
             return
         until = time.monotonic() + SLICE_S
         try:
@@ -59,8 +59,8 @@ class Feed:
             self.error = None
         except OSError as error:  # it may come back, as on a network disk
             self.error = str(error)
-        except RunError as error:
-            self.error, self._foreign = str(error), True
+        except ValueError as error:  # RunError, or events that contradict each other
+            self.error, self._broken = str(error), True
         self.behind = False
 
     @property
