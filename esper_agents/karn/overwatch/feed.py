@@ -80,7 +80,7 @@ class Runs:
         """The newest other runs in the same folder, by name, and what each is."""
         own = self.shown.log.path.resolve()
         logs = [path for path in own.parent.parent.glob(f"*/{EVENTS}") if path.resolve() != own]
-        logs.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        logs.sort(key=_written, reverse=True)
         headers = {path.parent.name: _header(path) for path in logs[:OTHERS]}
         return {name: f"{name}: {h.controller} on {h.task}" for name, h in headers.items() if h is not None}
 
@@ -91,6 +91,14 @@ class Runs:
             feed.start()
             self._others[name] = feed
         return self._others[name]
+
+
+def _written(path: Path) -> float:
+    """When a log was last written to."""
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it went away just now
+        return 0.0
 
 
 def _header(path: Path) -> RunStart | None:

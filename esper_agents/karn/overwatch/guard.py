@@ -30,6 +30,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _name(host: str) -> str | None:
+    """The name in a Host header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
 class Guard:
     """Refuses requests with status 403, before anything else sees them.
 
@@ -67,10 +75,10 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> str | None:
         host = headers.get("host", "").lower()
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and origin.lower().partition("://")[2] != host:
             return "Overwatch answers its own pages only"
         if self.token is None:
-            return None if urlsplit(f"//{host}").hostname in self.names else f"Overwatch is not at the name {host!r}"
+            return None if _name(host) in self.names else f"Overwatch is not at the name {host!r}"
         cookies = [cookie_parser(header).get(self.cookie, "") for header in headers.getlist("cookie")]
         brought = [self._token_of_query(scope), *cookies]
         return None if any(self._is_right(token) for token in brought) else "the address needs ?token=..."

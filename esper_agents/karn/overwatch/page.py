@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,6 @@ from esper_agents.karn.overwatch.worth import worth
 from esper_agents.karn.reading import RunError
 from esper_agents.karn.snapshot import Snapshot
 from esper_env.rendering import STAGE_COLOURS
-
-log = logging.getLogger(__name__)
 
 DRAW_S: Final = 0.4
 """How often a page looks whether there is something new."""
@@ -144,7 +141,6 @@ class Page:
                 element.content = make(feed.snapshot)
             except Exception as error:  # the log's events may contradict each other; the other panels do not
                 element.content = note(f"This cannot be drawn: {type(error).__name__}: {error}")
-                log.exception("a panel cannot be drawn")
 
     def _name(self, word: str) -> None:
         name = f"{SIGNS[word][0]} {word}: {self._feed.name}"

@@ -288,6 +288,10 @@ def test_a_run_is_followed_until_it_dies(browser, tmp_path):
         assert "on <b>Tiny</b>" in browser.text(".title")
         write(replace(step, epoch=31, val_accuracy=0.4321))
         browser.wait_text("tr[data-env='1'] [data-field=accuracy]", "43.2%", 5)
+        write(replace(step, epoch=32, stages=step.stages[:1]))  # events that contradict each other
+        browser.wait("document.body.innerText.includes('This cannot be drawn: ValueError')", 5)
+        write(replace(step, epoch=33))
+        browser.wait_text("tr[data-env='1'] [data-field=epoch]", "33 of 30", 5)
         write(Anomaly("degraded", True, 1, 0.1, 0.3, "it fell"))
         browser.wait_text("tr.alarmed[data-env='1'] [data-field=alarm]", "▲ degraded", 5)
         assert "it fell" in browser.text("[data-alarm=degraded]")
@@ -314,7 +318,8 @@ def test_a_run_is_followed_until_it_dies(browser, tmp_path):
 def test_only_this_machines_names_and_pages_are_answered(golden):
     port = re.search(r":(\d+)/", golden)[1]
     assert answer(golden)[0] == answer(golden, Host=f"localhost:{port}")[0] == 200
-    assert answer(golden, Host=f"evil.example:{port}")[0] == 403
+    for name in ("evil.example", f"evil.example:{port}", "localhost.evil.example", "[", ""):
+        assert answer(golden, Host=name)[0] == 403
     assert answer(golden, SOCKET + "polling")[0] == 200
     assert answer(golden, SOCKET + "polling", Host="evil.example")[0] == 403
     assert answer(golden, SOCKET + "polling", Origin="http://evil.example")[0] == 403
