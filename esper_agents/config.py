@@ -150,7 +150,7 @@ class EnvironmentConfig(BaseModel):
     def _available(self) -> Self:
         for name, package in SCREENS.items():
             if getattr(self, name) and find_spec(package) is None:
-                raise ValueError(f"--{name} needs the package {package}: pip install 'esper[{EXTRAS[name]}]'")
+                raise ValueError(f"--{name} needs the package {package}: pip install -e '.[{EXTRAS[name]}]'")
         for device in self.env_devices:
             check_device(device)
             if self.gpu_preload and device == "cpu":

@@ -83,7 +83,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def _needs(package: str) -> None:
     if find_spec(package) is None:
-        raise RunError(f"this needs the package {package}: pip install 'esper[karn]'")
+        raise RunError(f"this needs the package {package}: pip install -e '.[karn]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

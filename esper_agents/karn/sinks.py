@@ -76,7 +76,7 @@ class WandbSink:
 
     def __init__(self, folder: Path) -> None:
         if find_spec("wandb") is None:
-            raise ValueError("--wandb needs the package wandb: pip install 'esper[wandb]'")
+            raise ValueError("--wandb needs the package wandb: pip install -e '.[wandb]'")
         import wandb  # noqa: PLC0415 - optional
 
         self._run: Any = wandb.init(project="esper", name=folder.name, dir=str(folder))

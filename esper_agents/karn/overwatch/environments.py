@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from esper_agents.karn.overwatch.charts import bar, sparkline
 from esper_agents.karn.overwatch.markup import Html, cell, figure, join, note, table, tag
-from esper_agents.karn.overwatch.words import MISSING, counted
+from esper_agents.karn.overwatch.words import counted
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
+from esper_agents.karn.words import MISSING
 from esper_env.leyline.events import Anomaly, Step
 
 

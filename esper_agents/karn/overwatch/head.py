@@ -7,8 +7,9 @@ from typing import Final
 from esper_agents.karn.overwatch.charts import bar
 from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.markup import Html, figure, join, tag
-from esper_agents.karn.overwatch.words import MISSING, ago, counted, duration, moment
+from esper_agents.karn.overwatch.words import ago, counted, moment
 from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.words import MISSING, duration
 
 SIGNS: Final[dict[str, tuple[str, str]]] = {
     "reading": ("…", "info"),

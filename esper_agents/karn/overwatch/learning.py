@@ -12,8 +12,9 @@ from typing import Final
 from esper_agents.karn.overwatch.charts import POINTS, Point, Series, plot
 from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.markup import Html, cell, figure, join, note, table, tag
-from esper_agents.karn.overwatch.words import counted, number
+from esper_agents.karn.overwatch.words import counted
 from esper_agents.karn.snapshot import Episode, Snapshot
+from esper_agents.karn.words import number
 from esper_env.leyline.events import EpisodeEnd
 
 COMPARED: Final = 20

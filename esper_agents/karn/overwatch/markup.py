@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from esper_agents.karn.overwatch.words import number
+from esper_agents.karn.words import number
 
 
 class Html(str):

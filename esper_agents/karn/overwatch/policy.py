@@ -7,8 +7,9 @@ from typing import Final
 
 from esper_agents.karn.overwatch.charts import sparkline
 from esper_agents.karn.overwatch.markup import Html, cell, figure, join, note, table, tag
-from esper_agents.karn.overwatch.words import counted, number
+from esper_agents.karn.overwatch.words import counted
 from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.words import number
 from esper_env.leyline.events import Decision, Update
 from esper_env.nissa.detectors import CLIPPED, KL, RATIO_ERROR
 

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Final
 
 from esper_agents.karn.overwatch.charts import bar, sparkline
 from esper_agents.karn.overwatch.markup import Html, figure, join, note, tag
-from esper_agents.karn.overwatch.words import duration
+from esper_agents.karn.readings import spent
 from esper_agents.karn.snapshot import Snapshot
-
-PARTS: Final = ("train", "evaluate", "observe", "policy", "update", "telemetry", "checkpoint")
-
-
-def spent(snapshot: Snapshot) -> tuple[str, dict[str, float]]:
-    """Seconds by part of the last round, or else of the environments' last steps; and of what they are."""
-    if snapshot.updates:
-        update = snapshot.updates[-1]
-        return f"round {update.round}, wall clock", _ordered(update.time_s_by_part)
-    steps = [env.step for env in snapshot.envs.values() if env.step is not None]
-    parts = {part: sum(getattr(step, f"{part}_s") for step in steps) for part in PARTS[:3]}
-    return "the last steps, in the environments' threads", parts
-
-
-def _ordered(parts: Mapping[str, float]) -> dict[str, float]:
-    names = [*(p for p in PARTS if p in parts), *(p for p in parts if p not in PARTS)]
-    return {name: parts[name] for name in names}
+from esper_agents.karn.words import duration
 
 
 def times(snapshot: Snapshot) -> Html:
@@ -47,5 +29,6 @@ def times(snapshot: Snapshot) -> Html:
         rows.append(tag("div", tag("span", name), bar(0, seconds / total, "gain"), value, class_="bar-row"))
     rounds = [sum(u.time_s_by_part.values()) for u in snapshot.updates]
     course = tag("p", "seconds by round ", sparkline(rounds, "seconds by round")) if len(rounds) > 1 else None
-    text = tag("p", verdict, f" of {duration(total)}: {what}.")
+    source = "wall clock" if snapshot.updates else "in the environments' threads"
+    text = tag("p", verdict, f" of {duration(total)}: {what}, {source}.")
     return join(text, tag("div", rows, class_="bars"), course if all(map(math.isfinite, rounds)) else None)

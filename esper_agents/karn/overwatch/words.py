@@ -1,23 +1,14 @@
-"""Numbers and times as text. What was not measured is a dash, never a zero."""
+"""Amounts and moments as text."""
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Final
 
-MISSING: Final = "\N{EN DASH}"
+from esper_agents.karn.words import duration
+
 UNITS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 """Sizes that have a letter."""
-
-
-def number(value: float | None, spec: str) -> str:
-    """Format `value`, or say that it was not measured, is not a number or is infinite."""
-    if value is None:
-        return MISSING
-    if math.isnan(value):
-        return "NaN"
-    return format(value, spec) if math.isfinite(value) else "∞" if value > 0 else "-∞"
 
 
 def compact(value: float) -> str:
@@ -26,18 +17,6 @@ def compact(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Say a time span in two units at most."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // below
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
 
 
 def moment(time_s: float, now: float) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from esper_agents.karn.overwatch.charts import bar
 from esper_agents.karn.overwatch.markup import Html, figure, join, note, tag
-from esper_agents.karn.overwatch.words import MISSING
+from esper_agents.karn.readings import measured
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
+from esper_agents.karn.words import MISSING
 from esper_env.accounting import ROLLBACK_PENALTY
 
 
@@ -90,18 +91,6 @@ def _waterfall(found: Waterfall) -> Html:
         "p", "The return is all of it but chance: ", tag("strong", figure(found.total, "+.4f", field="total")), "."
     )
     return join(tag("div", rows, class_="bars"), total)
-
-
-def measured(env: EnvironmentState, slot: str) -> tuple[float | None, float | None]:
-    """Contribution and Shapley value of the seed that the slot holds now; another seed's are not its own."""
-    blueprint, planted = None, None
-    for stretch in reversed(env.lanes.get(slot, [])):
-        if stretch.blueprint is None or blueprint not in (None, stretch.blueprint):
-            break
-        blueprint, planted = stretch.blueprint, stretch.first_epoch
-    if planted is None or env.measured_epoch is None or env.measured_epoch < planted:
-        return None, None
-    return env.contributions.get(slot, (None, None))
 
 
 def _contributions(env: EnvironmentState) -> Html:

@@ -9,24 +9,12 @@ from typing import Final
 from rich.style import Style
 from rich.text import Text
 
+from esper_agents.karn.readings import measured
 from esper_agents.karn.sanctum.actions import short_action
-from esper_agents.karn.sanctum.figures import (
-    BAD,
-    FAINT,
-    MISSING,
-    NOTE,
-    WARN,
-    bar,
-    curve,
-    fit,
-    flow,
-    height,
-    moment,
-    number,
-    row,
-)
+from esper_agents.karn.sanctum.figures import BAD, FAINT, NOTE, WARN, bar, curve, fit, flow, height, moment, row
 from esper_agents.karn.sanctum.view import ALARM, View
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
+from esper_agents.karn.words import MISSING, number
 from esper_env.leyline import Stage
 from esper_env.leyline.events import Anomaly
 from esper_env.rendering import STAGE_COLOURS
@@ -56,19 +44,7 @@ def _slots(snapshot: Snapshot, env: EnvironmentState) -> list[Slot]:
     if env.step is None or snapshot.header is None:
         return []
     each = zip(snapshot.header.slots, env.step.stages, env.step.blueprints, env.step.alphas, strict=True)
-    return [Slot(*state, *_measured(env, state[0])) for state in each]
-
-
-def _measured(env: EnvironmentState, slot: str) -> tuple[float | None, float | None]:
-    """Contribution and Shapley value of the seed that the slot holds now; another seed's are not its own."""
-    blueprint, planted = None, None
-    for stretch in reversed(env.lanes[slot]):
-        if stretch.blueprint is None or blueprint not in (None, stretch.blueprint):
-            break
-        blueprint, planted = stretch.blueprint, stretch.first_epoch
-    if planted is None or env.measured_epoch is None or env.measured_epoch < planted:
-        return None, None
-    return env.contributions.get(slot, (None, None))
+    return [Slot(*state, *measured(env, state[0])) for state in each]
 
 
 def environments(view: View) -> Text:

@@ -1,4 +1,4 @@
-"""Numbers, bars and curves as text. What was not measured is a dash, never a zero."""
+"""Bars, curves and rows as text."""
 
 from __future__ import annotations
 
@@ -11,33 +11,13 @@ from typing import Final
 from rich.style import Style
 from rich.text import Text
 
-MISSING: Final = "\N{EN DASH}"
+from esper_agents.karn.words import number
+
 GOOD, WARN, BAD, NOTE, FAINT = "#4cc38a", "#f0c040", "#ff7b72", "#56b4e9", "#9a9a9a"
 TRACK: Final = "#3a3a3a"
 """Behind a bar."""
 HEIGHTS: Final = "▁▂▃▄▅▆▇█"
 WIDTHS: Final = " ▏▎▍▌▋▊▉"
-
-
-def number(value: float | None, spec: str) -> str:
-    """Format `value`, or say that it was not measured, is not a number or is infinite."""
-    if value is None:
-        return MISSING
-    if math.isnan(value):
-        return "NaN"
-    return format(value, spec) if math.isfinite(value) else "∞" if value > 0 else "-∞"
-
-
-def duration(seconds: float) -> str:
-    """Say a time span in two units at most."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, unit, below, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // below
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
 
 
 def moment(time_s: float, now: float) -> str:

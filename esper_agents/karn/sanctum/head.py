@@ -8,23 +8,10 @@ from typing import Final
 from rich.style import Style
 from rich.text import Text
 
-from esper_agents.karn.sanctum.figures import (
-    BAD,
-    FAINT,
-    GOOD,
-    MISSING,
-    NOTE,
-    WARN,
-    bar,
-    duration,
-    fit,
-    flow,
-    moment,
-    number,
-    row,
-)
+from esper_agents.karn.sanctum.figures import BAD, FAINT, GOOD, NOTE, WARN, bar, fit, flow, moment, row
 from esper_agents.karn.sanctum.view import ALARM, View
 from esper_agents.karn.snapshot import Status
+from esper_agents.karn.words import MISSING, duration, number
 
 SIGNS: Final[dict[str, tuple[str, str]]] = {
     "reading": ("…", NOTE),

@@ -9,9 +9,10 @@ from typing import Final
 
 from rich.text import Text
 
-from esper_agents.karn.sanctum.figures import BAD, FAINT, GOOD, NOTE, WARN, curve, flow, mean, number, row, tall_curve
+from esper_agents.karn.sanctum.figures import BAD, FAINT, GOOD, NOTE, WARN, curve, flow, mean, row, tall_curve
 from esper_agents.karn.sanctum.view import View
 from esper_agents.karn.snapshot import Episode, Snapshot
+from esper_agents.karn.words import number
 from esper_env.leyline.events import EpisodeEnd
 
 COMPARED: Final = 20

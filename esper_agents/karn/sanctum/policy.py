@@ -8,10 +8,11 @@ from typing import Final
 from rich.text import Text
 
 from esper_agents.karn.sanctum.actions import SHORT_NAMES, short_action
-from esper_agents.karn.sanctum.figures import BAD, FAINT, MISSING, NOTE, beside, curve, fit, flow, number, row
+from esper_agents.karn.sanctum.figures import BAD, FAINT, NOTE, beside, curve, fit, flow, row
 from esper_agents.karn.sanctum.learning import round_means
 from esper_agents.karn.sanctum.view import ALARM, View
 from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.words import MISSING, number
 from esper_env.leyline.events import Decision, Update
 from esper_env.nissa.detectors import CLIPPED, KL, RATIO_ERROR
 

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Final
 
 from rich.text import Text
 
-from esper_agents.karn.sanctum.figures import FAINT, NOTE, bar, curve, duration, fit, flow, row
+from esper_agents.karn.readings import spent
+from esper_agents.karn.sanctum.figures import FAINT, NOTE, bar, curve, fit, flow, row
 from esper_agents.karn.sanctum.view import View
-from esper_agents.karn.snapshot import Snapshot
-
-PARTS: Final = ("train", "evaluate", "observe", "policy", "update", "telemetry", "checkpoint")
-
-
-def spent(snapshot: Snapshot) -> tuple[str, dict[str, float]]:
-    """Seconds by part of the last round, or else of the environments' last steps; and of what they are."""
-    if snapshot.updates:
-        update = snapshot.updates[-1]
-        return f"round {update.round}", _ordered(update.time_s_by_part)
-    steps = [env.step for env in snapshot.envs.values() if env.step is not None]
-    return "the last steps", {part: sum(getattr(step, f"{part}_s") for step in steps) for part in PARTS[:3]}
-
-
-def _ordered(parts: Mapping[str, float]) -> dict[str, float]:
-    names = [*(p for p in PARTS if p in parts), *(p for p in parts if p not in PARTS)]
-    return {name: parts[name] for name in names}
+from esper_agents.karn.words import duration
 
 
 def time_line(view: View) -> list[Text]:

@@ -27,10 +27,12 @@ from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.frontier import pareto_front
 from esper_agents.karn.overwatch.learning import change, learning, moving_mean
 from esper_agents.karn.overwatch.markup import figure, tag
-from esper_agents.karn.overwatch.words import ago, duration
-from esper_agents.karn.overwatch.worth import measured, waterfall
+from esper_agents.karn.overwatch.words import ago
+from esper_agents.karn.overwatch.worth import waterfall
 from esper_agents.karn.reading import RunLog
+from esper_agents.karn.readings import measured
 from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.words import duration
 from esper_env.accounting import ROLLBACK_PENALTY
 from esper_env.leyline.events import Anomaly, Counterfactual, EpisodeEnd, Rollback, RunEnd, RunStart, Step, Update
 from esper_env.nissa import JsonLinesSink, record

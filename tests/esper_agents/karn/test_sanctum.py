@@ -15,7 +15,8 @@ import pytest
 from esper_agents.karn.reading import RunError, RunLog
 from esper_agents.karn.sanctum import Sanctum, show
 from esper_agents.karn.sanctum.app import SLICE
-from esper_agents.karn.sanctum.figures import bar, curve, duration, flow, number, tall_curve
+from esper_agents.karn.sanctum.figures import bar, curve, flow, tall_curve
+from esper_agents.karn.words import duration, number
 
 GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
 SMALL, LARGE = (80, 24), (200, 50)
