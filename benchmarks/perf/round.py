@@ -21,13 +21,11 @@ from esper_agents.simic.adapter import GymnasiumVecEnv
 from esper_env import EsperEnv, EsperVectorEnv
 from esper_env.kasmina import GrowingModel
 from esper_env.tolaria import episode
-from esper_env.tolaria.batches import BatchSource
 
 EPOCHS = 50
 REST = "the rest"
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "training: batches cut and augmented": [(BatchSource, "_cut")],
-    "training: everything else": [(episode, "train_epoch")],
+    "training": [(episode, "train_epoch")],
     "evaluation, counterfactual": [(episode, "counterfactual")],
     "evaluation at the end": [(episode.Episode, "settle")],
     "snapshots and checks": [(episode, "capture"), (GrowingModel, "is_finite")],

@@ -65,9 +65,9 @@ class Bare:
         self.model.train()
         for images, labels in self.source.epoch():
             loss = F.cross_entropy(self.forward(self.model.host.run, images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = iter(torch.autograd.grad(loss, [p for o in self.learners for p in o.parameters]))
             for optimizer in self.learners:
-                optimizer.clipped_step()
+                optimizer.clipped_step([next(gradients) for _ in optimizer.parameters])
         self.model.train(False)
         total, hits = 0.0, 0
         with torch.inference_mode():

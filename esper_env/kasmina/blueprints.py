@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from esper_env.kasmina.native import Conv2d, GroupNorm, pixel_mean
+from esper_env.kasmina import native
+from esper_env.kasmina.native import Conv2d, GroupNorm
 
 BlueprintFactory = Callable[[int], nn.Module]
 
@@ -29,13 +30,14 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = max(4, channels // 4)
-        self.squeeze = nn.Linear(channels, hidden)
-        self.excite = nn.Linear(hidden, channels)
+        self.squeeze = native.Linear(channels, hidden)
+        self.excite = native.Linear(hidden, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
-        weights = torch.sigmoid(self.excite(nn.functional.silu(self.squeeze(pixel_mean(x)))))  # (N, C)
-        return x * weights[:, :, None, None]
+        x, looked_at = native.fork(x)
+        weight = self.excite(native.silu(self.squeeze(native.pixel_mean(looked_at))))  # (N, C)
+        return native.weighted(x, weight)
 
 
 def _activated(channels: int) -> nn.Module:

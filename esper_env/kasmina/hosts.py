@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from esper_env.kasmina.native import Conv2d, conv_norm_pool_relu, conv_pool_relu, max_pool, pixel_mean
+from esper_env.kasmina.native import Conv2d, Linear, arrange, conv_norm_pool_relu, conv_pool_relu, max_pool, pixel_mean
 
 BN_MOMENTUM = 0.5
 """Weight of the newest batch in the running statistics. An epoch is only 16 batches, and at torch's default of
@@ -66,10 +66,10 @@ class ConvHost(nn.Module):
         sizes = [inputs, *channels]
         self.convs = nn.ModuleList(Conv2d(a, b, k) for a, b, k in zip(sizes, sizes[1:], kernels, strict=False))
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, momentum=BN_MOMENTUM) for c in channels)
-        self.head = nn.Linear(sizes[-1], classes)
+        self.head = Linear(sizes[-1], classes)
         rows = (0, 1) if pool else (0,)
         self.boundaries = tuple(f"r{row}c{i}" for i in range(len(channels)) for row in rows)
-        self.to(memory_format=torch.channels_last)
+        arrange(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (N, classes) for images (N, inputs, H, W)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from esper_env.kasmina.optim import ClippedSGD
 from esper_env.kasmina.seed import Seed
 from esper_env.kasmina.slot import Slot, is_sound
 from esper_env.leyline import Action, AlphaCurve, Op, Stage, Style
-from esper_env.leyline.lifecycle import BLENDED, COOLDOWN_EPOCHS, FADE_EPOCHS, OCCUPIED
+from esper_env.leyline.lifecycle import BLENDED, COOLDOWN_EPOCHS, OCCUPIED
 
 _BUILD_LOCK = threading.Lock()
 
@@ -74,6 +74,8 @@ class GrowingModel:
         """The slots in the order of the forward pass."""
         self.seed_flops: dict[str, int] = {}
         """FLOPs of one image's forward pass through each occupied slot's seed."""
+        self.repeatable: dict[Hashable, bool] = {}
+        """Whether a recording of the kernels does all that a batch does, by kind of batch and `structure`."""
 
     # -- forward passes ------------------------------------------------------------------------------
 
@@ -178,8 +180,7 @@ class GrowingModel:
         if slot.stage in BLENDED and slot.alpha.value > 0.0:
             if slot.stage is Stage.HOLDING:
                 slot.enter(Stage.BLENDING)
-            slot.fading = True
-            slot.alpha = slot.alpha.ramp_to(0.0, FADE_EPOCHS)
+            slot.fade()
         else:
             self.remove(slot)
 
@@ -201,6 +202,11 @@ class GrowingModel:
                 if slot.fading and slot.alpha.at_target:
                     self.remove(slot)
             slot.epochs_in_stage += 1
+
+    @property
+    def structure(self) -> Hashable:
+        """What decides which operations a batch is made of."""
+        return tuple((s.stage, s.live, s.fading, s.blueprint, s.style) for s in self.stream)
 
     # -- what there is -------------------------------------------------------------------------------
 
@@ -251,15 +257,9 @@ class GrowingModel:
 def compose(slot: Slot, h: torch.Tensor) -> torch.Tensor:
     """Join a live seed to the activation `h` of its slot, as its stage demands."""
     assert slot.seed is not None
-    if slot.stage is Stage.FOSSILIZED:
-        out: torch.Tensor = slot.seed(h, h, 1.0)
-        return out
-    if slot.fading:
-        with torch.no_grad():  # frozen: the host keeps its gradient, the seed gets none
-            change: torch.Tensor = slot.seed(h, h, slot.alpha.value) - h
-        return h + change
-    blended: torch.Tensor = slot.seed(h, h.detach(), slot.alpha.value)
-    return blended
+    committed = slot.stage is Stage.FOSSILIZED
+    out: torch.Tensor = slot.seed(h, h, 1.0) if committed else slot.seed(h, h.detach(), slot.alpha.value)
+    return out
 
 
 def _probe(

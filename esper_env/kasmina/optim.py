@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -37,30 +39,48 @@ class ClippedSGD(torch.optim.SGD):
         self._native = native.in_use() is not None and all(
             p.dtype is torch.float32 and p.device.type == "cpu" for p in self.parameters
         )
+        self._rate = torch.full((1,), lr)
         self._decays = [WEIGHT_DECAY if p.ndim >= 2 else 0.0 for p in self.parameters]
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate."""
+        self._rate.fill_(lr)
         for group in self.param_groups:
             group["lr"] = lr
 
     @torch.no_grad()
-    def clipped_step(self) -> torch.Tensor:
-        """Clip, step, and drop the gradients.
+    def clipped_step(
+        self,
+        gradients: Sequence[torch.Tensor | None],
+        *,
+        rate: torch.Tensor | None = None,
+        norms: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Clip the gradients together and step.
+
+        Args:
+            gradients: in the order of `parameters`; one without, ``None``, stays as it is.
+            rate: the learning rate of this step, (1,) float32 on the CPU; ``None`` takes the present one.
+            norms: (P,) float32 that gets the norm of each gradient before clipping; 0 for none.
 
         Returns:
-            The norm of each parameter's gradient before clipping, (P,) in the order of `parameters`; 0 for none.
+            `norms`, new if it was not given.
         """
         parameters = self.parameters
+        if norms is None:
+            norms = torch.empty(len(parameters), device=parameters[0].device)
         if self._native:
-            rate = self.param_groups[0]["lr"]
-            given = [p.grad for p in parameters]
-            norms = native.sgd(parameters, given, self.momenta, self._decays, rate, MOMENTUM, CLIP_NORM)
-        else:
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-            norms = torch.stack(torch._foreach_norm(grads))
-            nn.utils.clip_grads_with_norm_(parameters, CLIP_NORM, torch.linalg.vector_norm(norms), foreach=True)
-            self.step()
+            rate = self._rate if rate is None else rate
+            native.sgd(parameters, gradients, self.momenta, self._decays, rate, MOMENTUM, CLIP_NORM, norms)
+            return norms
+        if rate is not None:
+            self.set_lr(float(rate))
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+        known = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        norms.copy_(torch.stack(torch._foreach_norm(known)))
+        nn.utils.clip_grads_with_norm_(parameters, CLIP_NORM, torch.linalg.vector_norm(norms), foreach=True)
+        self.step()
         for p in parameters:
             p.grad = None
         return norms

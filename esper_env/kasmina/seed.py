@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from esper_env.kasmina import native
 from esper_env.kasmina.blueprints import BLUEPRINTS
-from esper_env.kasmina.native import Conv2d, scaled_add
 from esper_env.leyline import Style
 
 
@@ -30,9 +30,8 @@ class Seed(nn.Module):
         self.style = style
         self.body = BLUEPRINTS[blueprint](channels)
         self.scale = nn.Parameter(torch.zeros(channels))
-        self.gate = Conv2d(channels, 1, 1, bias=True) if style is Style.GATE else None
-        # the layout of the host's activations; a strided copy of every weight at every call otherwise
-        self.to(memory_format=torch.channels_last)
+        self.gate = native.Conv2d(channels, 1, 1, bias=True) if style is Style.GATE else None
+        native.arrange(self)
         self.size = sum(p.numel() for p in self.parameters())
         """Number of parameters."""
 
@@ -44,10 +43,12 @@ class Seed(nn.Module):
             x: what the seed sees: `h`, or `h` detached while the seed is uncommitted.
             alpha: weight of the seed, 0 to 1.
         """
-        body = self.body(x)
-        if self.style is Style.MULTIPLY:
-            return h * (1.0 + alpha * torch.tanh(self.scale[:, None, None] * body))
-        if self.gate is not None:
-            body = body * torch.sigmoid(self.gate(x))
-        scale = self.scale if alpha == 1.0 else alpha * self.scale
-        return scaled_add(h, body, scale)
+        if h is x:
+            h, x = native.fork(h)
+        if self.gate is None:
+            body = self.body(x)
+        else:
+            for_body, for_gate = native.fork(x)
+            body = native.gated(self.body(for_body), self.gate(for_gate))
+        join = native.scaled_multiply if self.style is Style.MULTIPLY else native.scaled_add
+        return join(h, body, self.scale, alpha)

@@ -12,7 +12,7 @@ from esper_env.kasmina.alpha import Alpha
 from esper_env.kasmina.optim import ClippedSGD
 from esper_env.kasmina.seed import Seed
 from esper_env.leyline import SlotFacts, Stage, Style
-from esper_env.leyline.lifecycle import BLENDED, EVIDENCE_WINDOW, TRANSITIONS
+from esper_env.leyline.lifecycle import BLENDED, EVIDENCE_WINDOW, FADE_EPOCHS, TRANSITIONS
 
 HEALTH_BATCHES = 8
 """Batches over which gradient health is taken."""
@@ -120,6 +120,12 @@ class Slot:
         if stage not in TRANSITIONS[self.stage]:
             raise ValueError(f"slot {self.name}: no transition from {self.stage.name} to {stage.name}")
         self.stage, self.epochs_in_stage = stage, 0
+
+    def fade(self) -> None:
+        """Begin to fade out: the seed is frozen, and its alpha on its way to 0."""
+        assert self.seed is not None
+        self.seed.requires_grad_(False)
+        self.fading, self.alpha = True, self.alpha.ramp_to(0.0, FADE_EPOCHS)
 
     def clear(self) -> None:
         """Drop the seed and everything that came with it; the clock of the stage goes on."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
 from esper_env.kasmina import native
 from esper_env.tolaria.datasets import ImageData, Split
+from esper_env.tolaria.repetition import Moving
 
 PAD = 4
 """Pixels added on each side before the random crop."""
@@ -50,7 +52,7 @@ def prepare(data: ImageData, device: str) -> PreparedData:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Normalised images in chunks that fit the cache, with their labels."""
+    """Normalised images in chunks that fit the cache, with their labels. Only the last chunk may be smaller."""
 
     images: tuple[torch.Tensor, ...]
     labels: tuple[torch.Tensor, ...]
@@ -60,10 +62,30 @@ class EvaluationSet:
         """Number of images."""
         return sum(len(chunk) for chunk in self.labels)
 
+    @property
+    def whole(self) -> int:
+        """How many chunks are as large as the first."""
+        return sum(len(chunk) == len(self.labels[0]) for chunk in self.labels)
+
+    @property
+    def moving(self) -> Moving:
+        """What every chunk takes its own part of: the chunks lie one behind the other."""
+        return [(t, t.element_size() * t.numel()) for t in (self.images[0], self.labels[0])]
+
 
 def _arranged(images: torch.Tensor) -> torch.Tensor:
     """The layout in memory that is fastest for the hosts."""
     return images if images.device.type != "cpu" or native.in_use() is None else native.lanes(images)
+
+
+def _joined(chunks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The same tensors, one behind the other in memory."""
+    whole, parts, start = chunks[0].new_empty(sum(chunk.numel() for chunk in chunks)), [], 0
+    for chunk in chunks:
+        part = whole[start : start + chunk.numel()].as_strided(chunk.shape, chunk.stride(), start)
+        parts.append(part.copy_(chunk))
+        start += chunk.numel()
+    return tuple(parts)
 
 
 _CHUNK_PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}
@@ -78,8 +100,8 @@ def evaluation_set(data: ImageData, split: str, samples: int | None, device: str
     images, labels = whole.images[:samples].to(device), whole.labels[:samples]
     chunk = max(1, _CHUNK_PIXELS[torch.device(device).type] // (data.shape[1] * data.shape[2]))
     return EvaluationSet(
-        tuple(_arranged(prepared.normalise(part)) for part in torch.split(images, chunk)),
-        tuple(part.to(device) for part in torch.split(labels, chunk)),
+        _joined([_arranged(prepared.normalise(part)) for part in torch.split(images, chunk)]),
+        torch.split(labels.to(device), chunk),
     )
 
 
@@ -124,8 +146,8 @@ class BatchSource:
             parts.append(part)
         return torch.cat(parts)
 
-    def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of one epoch: (B, C, H, W) float32 and (B,) int64, on the device."""
+    def epoch(self) -> Batches:
+        """The batches of the next epoch."""
         indices = self._next_indices()
         shape = (self.samples,)
         shifts = torch.randint(2 * PAD + 1, (2, *shape), generator=self.augmentation)
@@ -134,11 +156,39 @@ class BatchSource:
             flips.zero_()
         # to the device once an epoch: nothing waits for it within
         indices, shifts, flips = indices.to(self.device), shifts.to(self.device), flips.to(self.device)
-        labels = self.labels[indices]
-        cut = self._gather if self.device.type != "cpu" or native.in_use() is None else self._cut
-        for start in range(0, self.samples, self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield cut(indices[part], shifts[:, part], flips[part]), labels[part]
+        return Batches(self.prepared, self.batch_size, indices, shifts, flips, self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Batches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
+    """The batches of one epoch of N images: (B, C, H, W) float32 and (B,) int64, cut when they are asked for."""
+
+    prepared: PreparedData
+    batch_size: int
+    indices: torch.Tensor
+    """(N,) int64, the images."""
+    shifts: torch.Tensor
+    """(2, N) int64, top and left of each crop."""
+    flips: torch.Tensor
+    """(N,) bool, whether it is mirrored."""
+    labels: torch.Tensor
+    """(N,) int64"""
+
+    def __len__(self) -> int:
+        return (len(self.labels) + self.batch_size - 1) // self.batch_size
+
+    def __getitem__(self, i: Any) -> Any:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        part = slice(i % len(self) * self.batch_size, (i % len(self) + 1) * self.batch_size)
+        cut = self._gather if self.labels.device.type != "cpu" or native.in_use() is None else self._cut
+        return cut(self.indices[part], self.shifts[:, part], self.flips[part]), self.labels[part]
+
+    @property
+    def moving(self) -> Moving:
+        """What every batch takes its own part of."""
+        tensors = (self.indices, *self.shifts, self.flips, self.labels)
+        return [(t, t.element_size() * self.batch_size) for t in tensors]
 
     def _cut(self, rows: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
         prepared = self.prepared
@@ -149,9 +199,9 @@ class BatchSource:
     def _gather(self, rows: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
         """The same with torch: one gather of whole pixels, wherever the images are."""
         h, w = self.prepared.data.train.images.shape[1:3]
-        columns = torch.arange(w, device=self.device)
+        columns = torch.arange(w, device=rows.device)
         columns = torch.where(flips[:, None], w - 1 - columns, columns)  # (B, W)
-        y = shifts[0][:, None] + torch.arange(h, device=self.device)
+        y = shifts[0][:, None] + torch.arange(h, device=rows.device)
         x = shifts[1][:, None] + columns
         return self.prepared.normalise(self.prepared.padded[rows[:, None, None], y[:, :, None], x[:, None, :]])
 

@@ -8,12 +8,12 @@ from itertools import combinations
 from math import factorial
 
 import torch
-import torch.nn.functional as F
 
-from esper_env.kasmina import GrowingModel, Runner
+from esper_env.kasmina import GrowingModel, native
 from esper_env.leyline import Stage
 from esper_env.leyline.lifecycle import BLENDED
 from esper_env.tolaria.batches import EvaluationSet
+from esper_env.tolaria.repetition import run_batches
 
 Variant = Mapping[str, float]
 """Alpha of each seed that takes part, by slot; a seed that is not named is absent."""
@@ -54,33 +54,31 @@ def evaluate(model: GrowingModel, data: EvaluationSet, variants: Sequence[Varian
         The scores in order, and the FLOPs spent.
     """
     model.train(False)
-    runner = model.inference()
-    logits: list[list[torch.Tensor]] = [[] for _ in variants]
-    flops = 0
-    for images in data.images:
-        walk = _Walk(model, runner, variants, logits)
-        walk(images, 0, 0, range(len(variants)))
-        flops += walk.flops * len(images)
-    labels = torch.cat(data.labels)
-    scores = []
-    for parts in logits:
-        whole = torch.cat(parts).float()
-        hits = (whole.argmax(1) == labels).sum()
-        scores.append(Score(float(F.cross_entropy(whole, labels)), float(hits) / data.size))
-    return scores, flops
+    walk = _Walk(model, variants, data)
+    kind = tuple(frozenset(name for name, alpha in variant.items() if alpha > 0.0) for variant in variants)
+    run_batches(model, walk.chunk, len(data.labels), kind=kind, alike=data.whole, moving=data.moving)
+    losses, hits = walk.losses.tolist(), walk.hits.tolist()
+    scores = [Score(loss / data.size, right / data.size) for loss, right in zip(losses, hits, strict=True)]
+    return scores, walk.flops * data.size
 
 
 class _Walk:
-    """The prefix tree of the variants, walked depth first with one chunk of images."""
+    """The prefix tree of the variants, walked depth first with each chunk of images."""
 
-    def __init__(
-        self, model: GrowingModel, runner: Runner, variants: Sequence[Variant], logits: list[list[torch.Tensor]]
-    ) -> None:
-        self.model, self.runner, self.variants = model, runner, variants
-        self.logits = logits
+    def __init__(self, model: GrowingModel, variants: Sequence[Variant], data: EvaluationSet) -> None:
+        self.model, self.runner, self.variants, self.data = model, model.inference(), variants, data
+        device = data.labels[0].device
+        self.losses = torch.zeros(len(variants), dtype=torch.float64, device=device)
+        self.hits = torch.zeros(len(variants), dtype=torch.int64, device=device)
         self.flops = 0
+        """Of one image."""
 
-    def __call__(self, x: torch.Tensor, position: int, depth: int, group: Sequence[int]) -> None:
+    def chunk(self, i: int) -> None:
+        """Score all variants on chunk i."""
+        self.flops = 0
+        self(self.data.images[i], self.data.labels[i], 0, 0, range(len(self.variants)))
+
+    def __call__(self, x: torch.Tensor, labels: torch.Tensor, position: int, depth: int, group: Sequence[int]) -> None:
         """Go on from activation `x` at `position`, shared by the variants of `group`, at slot `depth`."""
         stream = self.model.stream
         while depth < len(stream):
@@ -94,14 +92,14 @@ class _Walk:
             for alpha in alphas:
                 part = [i for i in group if self.variants[i].get(slot.name, 0.0) == alpha]
                 if alpha == 0.0:
-                    self(x, position, depth, part)
+                    self(x, labels, position, depth, part)
                 else:
                     self.flops += self.model.seed_flops[slot.name]
-                    self(slot.seed(x, x, alpha), position, depth, part)
+                    self(slot.seed(x, x, alpha), labels, position, depth, part)
             return
         logits = self._run(x, position, self.model.end)
         for i in group:
-            self.logits[i].append(logits)
+            native.loss_gradient(logits, labels, self.losses[i], self.hits[i])
 
     def _run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         self.flops += self.model.flops_between(start, stop)

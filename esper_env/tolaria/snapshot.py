@@ -80,6 +80,8 @@ def _restore_slot(
     slot.stage = Stage[state["stage"]]
     for name in _PLAIN:
         setattr(slot, name, state[name])
+    if slot.seed is not None:
+        slot.seed.requires_grad_(not slot.fading)
     slot.alpha = Alpha(**{**state["alpha"], "curve": AlphaCurve(state["alpha"]["curve"])})
     evidence = dict(state["evidence"])
     gains, contributions = evidence.pop("shadow_gains"), evidence.pop("contributions")

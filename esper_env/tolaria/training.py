@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from esper_env.kasmina import GrowingModel
+from esper_env.kasmina import GrowingModel, native
 from esper_env.leyline import Stage
-from esper_env.tolaria.batches import BatchSource
+from esper_env.tolaria.batches import Batches, BatchSource
+from esper_env.tolaria.repetition import Moving, run_batches
 
 WARM_UP_EPOCHS = 2.0
 DECAY_FROM, DECAY_TO = 0.4, 0.8
@@ -94,50 +94,77 @@ def train_epoch(
         episode_length: the span of the learning-rate schedule.
         bf16: run forward passes under bfloat16 autocast.
     """
-    model.train()
-    assert isinstance(model.host, nn.Module)
-    losses = torch.zeros((), dtype=torch.float64, device=source.device)
-    hits = torch.zeros((), dtype=torch.int64, device=source.device)
-    batches = -(-source.samples // source.batch_size)
-    # no cache: autocast empties it only where the outermost autocast ends, and cast weights would outlive their batch
-    precision = partial(torch.autocast, source.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
-    for i, (images, labels) in enumerate(source.epoch()):
-        model.set_lrs(host_lr * lr_factor(epoch + i / batches, episode_length))
-        with precision():
-            logits, taps = model.forward(images)
-            loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if taps:
-            with bystanders(model), precision():
-                for name, tap in taps.items():
-                    _shadow_backward(model, name, tap, labels)
-        _step(model)
-        losses += loss.detach().double() * len(labels)
-        hits += (logits.detach().argmax(1) == labels).sum()
-    for slot in model.stream:
-        slot.evidence.judge_gradients()
+    batches = source.epoch()
+    rates = [host_lr * lr_factor(epoch + i / len(batches), episode_length) for i in range(len(batches))]
+    run = _Epoch(model, batches, rates, bf16)
+    alike = source.samples // source.batch_size
+    run_batches(model, run.batch, len(batches), kind="training", alike=alike, moving=run.moving)
+    model.set_lrs(rates[-1])
+    for name, norms in run.norms.items():
+        if name != HOST:
+            evidence = model.slots[name].evidence
+            evidence.norms.extend(norms)
+            evidence.judge_gradients()
     flops, shadow_flops = _epoch_flops(model)
     n = source.samples
-    return TrainingReport(float(losses) / n, float(hits) / n, flops * n, shadow_flops * n)
+    return TrainingReport(float(run.loss) / n, float(run.hits) / n, flops * n, shadow_flops * n)
 
 
-def _shadow_backward(model: GrowingModel, name: str, tap: torch.Tensor, labels: torch.Tensor) -> None:
-    """Give the TRAINING seed of slot `name` the gradient of its shadow loss; nobody else gets any."""
-    seed = model.slots[name].seed
-    assert seed is not None
-    loss = F.cross_entropy(model.shadow(name, tap).float(), labels)
-    parameters = list(seed.parameters())
-    for p, grad in zip(parameters, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True):
-        p.grad = grad
+HOST = "host"
 
 
-def _step(model: GrowingModel) -> None:
-    """Clip and step every module on its own."""
-    model.host_optimizer.clipped_step()
-    for slot in model.stream:
-        if slot.seed is None or slot.optimizer is None or slot.fading or slot.stage is Stage.GERMINATED:
-            continue
-        slot.evidence.norms.append(slot.optimizer.clipped_step())
+class _Epoch:
+    """The batches of an epoch, each of which is the same computation on the next images."""
+
+    def __init__(self, model: GrowingModel, batches: Batches, rates: Sequence[float], bf16: bool) -> None:
+        model.train()
+        self.model, self.batches, self.device = model, batches, batches.labels.device
+        # no cache: autocast empties it only where the outermost autocast ends, and cast weights would outlive their
+        # batch
+        self.precision = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+        self.rates = torch.tensor(rates)
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.optimizers = {HOST: model.host_optimizer}
+        for slot in model.stream:
+            if slot.optimizer is not None and (slot.stage is Stage.TRAINING or (slot.live and not slot.fading)):
+                self.optimizers[slot.name] = slot.optimizer
+        self.norms = {
+            name: torch.zeros(len(batches), len(o.parameters), device=self.device)
+            for name, o in self.optimizers.items()
+        }
+        """Gradient norm of each parameter tensor in each batch."""
+
+    @property
+    def moving(self) -> Moving:
+        """What every batch takes its own part of."""
+        return [*self.batches.moving, (self.rates, 4), *((n, n[0].numel() * 4) for n in self.norms.values())]
+
+    def batch(self, i: int) -> None:
+        """Train on batch i."""
+        images, labels = self.batches[i]
+        with self.precision():
+            logits, taps = self.model.forward(images)
+        gradient = native.loss_gradient(logits.detach(), labels, self.loss, self.hits)
+        self._step(i, logits, gradient, [name for name in self.optimizers if name not in taps])
+        if taps:
+            with bystanders(self.model):
+                for name, tap in taps.items():
+                    with self.precision():
+                        logits = self.model.shadow(name, tap)
+                    self._step(i, logits, native.loss_gradient(logits.detach(), labels), [name])
+
+    def _step(self, i: int, logits: torch.Tensor, gradient: torch.Tensor, names: Sequence[str]) -> None:
+        """Clip and step each of the modules `names` on its own."""
+        parameters = [p for name in names for p in self.optimizers[name].parameters]
+        gradients = iter(torch.autograd.grad(logits, parameters, gradient, allow_unused=True))
+        for name in names:
+            optimizer = self.optimizers[name]
+            follows = name == HOST or self.model.slots[name].stage is Stage.FOSSILIZED
+            rate = self.rates[i : i + 1] if follows else None
+            optimizer.clipped_step(
+                [next(gradients) for _ in optimizer.parameters], rate=rate, norms=self.norms[name][i]
+            )
 
 
 def _epoch_flops(model: GrowingModel) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 // Convolutions with stride 1 that keep the size.
 
+#include "kernels.hpp"
 #include "lanes.hpp"
 
 namespace {

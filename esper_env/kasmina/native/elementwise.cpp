@@ -1,5 +1,6 @@
-// Batches of images, the sum that joins a seed, and the optimiser's step.
+// Batches of images, sums and means, the loss, and the optimiser's step.
 
+#include "kernels.hpp"
 #include "lanes.hpp"
 
 extern "C" {
@@ -41,29 +42,16 @@ void crops(const unsigned char* images, int height, int width, const int64_t* ro
     }
 }
 
-// y = h + scale x, scale a number a channel.
-void scaled_add(const float* h, const float* x, const float* scale, float* y, int pixels, int channels, int n) {
-    for (long p = 0; p < pixels; ++p)
-        for (int c = 0; c < channels; ++c)
-            for (int i = 0; i < n; ++i, ++h, ++x, ++y) *y = *h + scale[c] * *x;
-}
-
-// The gradients of x and of scale.
-void scaled_add_backward(const float* dy, const float* x, const float* scale, float* dx, float* dscale, int pixels,
-                         int channels, int n) {
+// The sum of each channel over pixels and images.
+void channel_sums(const float* x, float* y, int pixels, int channels, int n) {
     const long width = long(channels) * n;
-    std::vector<float> factor(width), sum(width, 0.0f);
-    for (long j = 0; j < width; ++j) factor[j] = scale[j / n];
+    std::vector<float> sums(width, 0.0f);
     for (long p = 0; p < pixels; ++p)
-        for (long j = 0; j < width; ++j) {
-            const long at = p * width + j;
-            dx[at] = dy[at] * factor[j];
-            sum[j] += dy[at] * x[at];
-        }
+        for (long j = 0; j < width; ++j) sums[j] += x[p * width + j];
     for (int c = 0; c < channels; ++c) {
         double all = 0;
-        for (int i = 0; i < n; ++i) all += sum[long(c) * n + i];
-        dscale[c] = float(all);
+        for (int i = 0; i < n; ++i) all += sums[long(c) * n + i];
+        y[c] = float(all);
     }
 }
 
@@ -80,10 +68,33 @@ void mean_pixels_backward(const float* dy, float* dx, int pixels, int width) {
         for (int j = 0; j < width; ++j) dx[j] = dy[j] / float(pixels);
 }
 
+// The gradient of the mean cross entropy of logits (classes, n). Adds to `loss` the sum over the images, in nats, and to
+// `hits` how many have the largest logit, the first of equal ones, at their label;
+// both may be null.
+void cross_entropy(const float* logits, const int64_t* labels, float* gradient, double* loss, int64_t* hits,
+                   int classes, int n) {
+    std::vector<double> shares(classes);
+    for (int i = 0; i < n; ++i) {
+        const float* z = logits + i;
+        int best = 0;
+        bool comparable = true;
+        for (int c = 0; c < classes; ++c) {
+            if (z[long(c) * n] > z[long(best) * n]) best = c;
+            comparable = comparable && !std::isnan(z[long(c) * n]);
+        }
+        double all = 0;
+        for (int c = 0; c < classes; ++c) all += shares[c] = std::exp(double(z[long(c) * n]) - z[long(best) * n]);
+        for (int c = 0; c < classes; ++c)
+            gradient[long(c) * n + i] = float((shares[c] / all - (c == labels[i])) / n);
+        if (loss) *loss += std::log(all) + z[long(best) * n] - z[long(labels[i]) * n];
+        if (hits) *hits += comparable && best == labels[i];
+    }
+}
+
 // One step of SGD with Nesterov momentum for `count` tensors, whose gradients are first clipped together. norms: of
 // each gradient before that. A null gradient is zero, and its tensor is left alone.
 void sgd(int count, float** values, const float** gradients, float** momenta, const int64_t* sizes, const float* decays,
-         float rate, float momentum, float clip, float* norms) {
+         const float* rate, float momentum, float clip, float* norms) {
     double squares = 0;
     for (int i = 0; i < count; ++i) {
         double square = 0;
@@ -98,7 +109,7 @@ void sgd(int count, float** values, const float** gradients, float** momenta, co
         for (long j = 0; gradients[i] && j < sizes[i]; ++j) {
             const float g = gradients[i][j] * scale + decays[i] * values[i][j];
             const float m = momenta[i][j] = momentum * momenta[i][j] + g;
-            values[i][j] -= rate * (g + momentum * m);
+            values[i][j] -= *rate * (g + momentum * m);
         }
 }
 

@@ -1,59 +1,24 @@
-"""The kernels as differentiable functions of tensors. Every tensor is float32 on the CPU."""
+"""The kernels of layers, loss and optimiser, as functions of tensors. Every tensor is float32 on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from esper_env.kasmina.native.library import loaded
-
-Gradients = tuple[torch.Tensor | None, ...]
-
-
-@cache
-def _kernel(name: str) -> Any:
-    return getattr(loaded(), name)
-
-
-def _call(name: str, *arguments: Any) -> None:
-    """Call a kernel. The arguments hold the tensors until it returns."""
-    _kernel(name)(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])
-
-
-def _strides(w: int, channels: int, n: int) -> tuple[int, int, int, int]:
-    """Of a tensor (n, channels, h, w) with the batch innermost in memory."""
-    return 1, n, w * channels * n, channels * n
-
-
-def _empty(h: int, w: int, channels: int, n: int) -> torch.Tensor:
-    """(n, channels, h, w) with the batch innermost in memory."""
-    return torch.empty_strided((n, channels, h, w), _strides(w, channels, n))
-
-
-def _empty_like(x: torch.Tensor) -> torch.Tensor:
-    n, channels, h, w = x.shape
-    return _empty(h, w, channels, n)
-
-
-def lanes(x: torch.Tensor) -> torch.Tensor:
-    """`x`, (N, C, H, W), with the batch innermost in memory."""
-    n, channels, _, w = x.shape
-    if x.stride() == _strides(w, channels, n):
-        return x
-    view = x.permute(2, 3, 1, 0)
-    if view.is_contiguous():  # where a side is 1, its stride says nothing
-        return x
-    rows = x.permute(0, 2, 3, 1)
-    if not rows.is_contiguous():
-        return view.contiguous().permute(3, 2, 0, 1)
-    out = _empty_like(x)
-    _call("to_lanes", rows, out, len(x), x[0].numel())
-    return out
+from esper_env.kasmina.native.layout import (
+    Gradients,
+    columns,
+    empty_lanes,
+    empty_like,
+    lanes,
+    vectors,
+    weight_like,
+)
+from esper_env.kasmina.native.tape import call, empty
 
 
 def crops(  # noqa: PLR0917
@@ -77,8 +42,8 @@ def crops(  # noqa: PLR0917
         size: height and width of the crops.
     """
     _, height, width, channels = images.shape
-    y = _empty(*size, channels, len(rows))
-    _call("crops", images, height, width, rows, *corners, flips, mean, gain, y, *size, channels, len(rows))
+    y = empty_lanes(*size, channels, len(rows))
+    call("crops", images, height, width, rows, *corners, flips, mean, gain, y, *size, channels, len(rows))
     return y
 
 
@@ -87,8 +52,8 @@ def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
     x, weight = lanes(x), weight.contiguous()
     n, inputs, h, w = x.shape
     outputs, _, k, _ = weight.shape
-    y = _empty(h, w, outputs, n)
-    _call("convolution", x, weight, bias, y, h, w, inputs, outputs, k, n, relu, False)
+    y = empty_lanes(h, w, outputs, n)
+    call("convolution", x, weight, bias, y, h, w, inputs, outputs, k, n, relu, False)
     return y
 
 
@@ -98,8 +63,8 @@ def affine(
     """[ReLU of] [the 2x2 maxima of] scale x + shift for x (N, C, H, W), scale and shift (C,) or None."""
     x = lanes(x)
     n, channels, h, w = x.shape
-    y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(x)
-    _call("affine", x, scale, shift, y, h, w, channels, n, pool, relu)
+    y = empty_lanes(h // 2, w // 2, channels, n) if pool else empty_like(x)
+    call("affine", x, scale, shift, y, h, w, channels, n, pool, relu)
     return y
 
 
@@ -108,20 +73,23 @@ def sgd(  # noqa: PLR0917
     gradients: Sequence[torch.Tensor | None],
     momenta: Sequence[torch.Tensor],
     decays: Sequence[float],
-    rate: float,
+    rate: torch.Tensor,
     momentum: float,
     clip: float,
-) -> torch.Tensor:
-    """Clip the gradients together and make one step of SGD with Nesterov momentum; return each one's norm before."""
+    norms: torch.Tensor,
+) -> None:
+    """Clip the gradients together and make one step of SGD with Nesterov momentum.
+
+    `rate` holds one number; `norms` gets each gradient's norm before.
+    """
     n = len(values)
     # the kernel walks memory, so a gradient must lie in it as its tensor does
     laid = [
         g if g is None or g.stride() == v.stride() else torch.empty_like(v).copy_(g)
         for g, v in zip(gradients, values, strict=True)
     ]
-    norms = torch.empty(n)
     pointers = ctypes.c_void_p * n
-    _call(
+    call(
         "sgd",
         n,
         pointers(*[v.data_ptr() for v in values]),
@@ -134,7 +102,6 @@ def sgd(  # noqa: PLR0917
         clip,
         norms,
     )
-    return norms
 
 
 def convolution_gradients(
@@ -145,12 +112,19 @@ def convolution_gradients(
     outputs, _, k, _ = weight.shape
     dx = dweight = None
     if needed[0]:
-        dx = _empty_like(x)
-        _call("convolution", dy, weight, None, dx, h, w, outputs, inputs, k, n, False, True)
+        dx = empty_like(x)
+        call("convolution", dy, weight, None, dx, h, w, outputs, inputs, k, n, False, True)
     if needed[1]:
-        dweight = torch.empty_like(weight)
-        _call("convolution_weight", x, dy, dweight, h, w, inputs, outputs, k, n)
+        dweight = weight_like(weight)
+        call("convolution_weight", x, dy, dweight, h, w, inputs, outputs, k, n)
     return dx, dweight
+
+
+def _channel_sums(x: torch.Tensor) -> torch.Tensor:
+    n, channels, h, w = x.shape
+    (y,) = vectors(1, channels)
+    call("channel_sums", x, y, h * w, channels, n)
+    return y
 
 
 class ConvolutionFunction(torch.autograd.Function):
@@ -166,16 +140,17 @@ class ConvolutionFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, weight = ctx.saved_tensors
-        dx, dweight = convolution_gradients(x, weight, lanes(dy), ctx.needs_input_grad)
-        return dx, dweight, dy.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        dy = lanes(dy)
+        dx, dweight = convolution_gradients(x, weight, dy, ctx.needs_input_grad)
+        return dx, dweight, _channel_sums(dy) if ctx.needs_input_grad[2] else None
 
 
 def depthwise(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Each channel of (N, C, H, W) convolved with its own of (C, 1, k, k)."""
     x, weight = lanes(x), weight.contiguous()
     n, channels, h, w = x.shape
-    y = _empty_like(x)
-    _call("depthwise", x, weight, y, h, w, channels, weight.shape[2], n, False)
+    y = empty_like(x)
+    call("depthwise", x, weight, y, h, w, channels, weight.shape[2], n, False)
     return y
 
 
@@ -197,11 +172,11 @@ class DepthwiseFunction(torch.autograd.Function):
         k = weight.shape[2]
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            dx = _empty_like(x)
-            _call("depthwise", dy, weight, dx, h, w, channels, k, n, True)
+            dx = empty_like(x)
+            call("depthwise", dy, weight, dx, h, w, channels, k, n, True)
         if ctx.needs_input_grad[1]:
-            dweight = torch.empty_like(weight)
-            _call("depthwise_weight", x, dy, dweight, h, w, channels, k, n)
+            dweight = weight_like(weight)
+            call("depthwise_weight", x, dy, dweight, h, w, channels, k, n)
         return dx, dweight
 
 
@@ -226,9 +201,9 @@ class ConvNormFunction(torch.autograd.Function):
         x, weight = lanes(x), weight.contiguous()
         z = convolved(x, weight, None, relu=False)
         n, channels, h, w = z.shape
-        y = _empty(h // 2, w // 2, channels, n) if pool else _empty_like(z)
-        mean, rstd = z.new_empty(2, channels)
-        _call("batch_norm", z, gain, bias, mean, rstd, *running, momentum, eps, y, h, w, channels, n, pool)
+        y = empty_lanes(h // 2, w // 2, channels, n) if pool else empty_like(z)
+        mean, rstd = vectors(2, channels)
+        call("batch_norm", z, gain, bias, mean, rstd, *running, momentum, eps, y, h, w, channels, n, pool)
         ctx.save_for_backward(x, weight, z, gain, bias, mean, rstd)
         ctx.pool = pool
         return y
@@ -237,11 +212,11 @@ class ConvNormFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, weight, *norm = ctx.saved_tensors
-        z, gain = norm[:2]
+        z = norm[0]
         n, channels, h, w = z.shape
-        dz = _empty_like(z)
-        dgain, dbias = gain.new_empty(2, channels)
-        _call("batch_norm_backward", lanes(dy), *norm, dz, dgain, dbias, h, w, channels, n, ctx.pool)
+        dz = empty_like(z)
+        dgain, dbias = vectors(2, channels)
+        call("batch_norm_backward", lanes(dy), *norm, dz, dgain, dbias, h, w, channels, n, ctx.pool)
         dx, dweight = convolution_gradients(x, weight, dz, ctx.needs_input_grad)
         return dx, dweight, dgain, dbias, None, None, None, None
 
@@ -249,12 +224,12 @@ class ConvNormFunction(torch.autograd.Function):
 def group_normed(  # noqa: PLR0917
     x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[ReLU of] the group norm of (N, C, H, W), and each group's mean and 1/deviation, (groups, N)."""
+    """[ReLU of] the group norm of (N, C, H, W), and each group's mean and 1/deviation, (groups * N,)."""
     x = lanes(x)
     n, channels, h, w = x.shape
-    y = _empty_like(x)
-    mean, rstd = x.new_empty(2, groups, n)
-    _call("group_norm", x, weight, bias, mean, rstd, eps, y, h, w, channels, groups, n, relu)
+    y = empty_like(x)
+    mean, rstd = vectors(2, groups * n)
+    call("group_norm", x, weight, bias, mean, rstd, eps, y, h, w, channels, groups, n, relu)
     return y, mean, rstd
 
 
@@ -276,10 +251,10 @@ class GroupNormFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         _, channels, h, w = x.shape
-        dx = _empty_like(x) if ctx.needs_input_grad[0] else None
-        dweight, dbias = weight.new_empty(2, channels)
+        dx = empty_like(x) if ctx.needs_input_grad[0] else None
+        dweight, dbias = vectors(2, channels)
         tensors = (lanes(dy), x, weight, bias, mean, rstd, dx, dweight, dbias)
-        _call("group_norm_backward", *tensors, h, w, channels, *ctx.options)
+        call("group_norm_backward", *tensors, h, w, channels, *ctx.options)
         return dx, None, dweight, dbias, None, None
 
 
@@ -297,8 +272,8 @@ class MaxPoolFunction(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
         (x,) = ctx.saved_tensors
         n, channels, h, w = x.shape
-        dx = _empty_like(x)
-        _call("max_pool_backward", lanes(dy), x, dx, h, w, channels, n)
+        dx = empty_like(x)
+        call("max_pool_backward", lanes(dy), x, dx, h, w, channels, n)
         return dx
 
 
@@ -306,8 +281,8 @@ def pixel_mean(x: torch.Tensor) -> torch.Tensor:
     """(N, C), the mean over the pixels of (N, C, H, W)."""
     x = lanes(x)
     n, channels, h, w = x.shape
-    y = torch.empty_strided((n, channels), (1, n))
-    _call("mean_pixels", x, y, h * w, channels * n)
+    y = empty((n, channels), (1, n))
+    call("mean_pixels", x, y, h * w, channels * n)
     return y
 
 
@@ -323,34 +298,57 @@ class PixelMeanFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
         n, channels, h, w = ctx.shape
-        dx = _empty(h, w, channels, n)
-        _call("mean_pixels_backward", dy.t().contiguous(), dx, h * w, channels * n)
+        dx = empty_lanes(h, w, channels, n)
+        call("mean_pixels_backward", dy.t().contiguous(), dx, h * w, channels * n)
         return dx
 
 
-def scaled_sum(h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """h + scale x for h and x (N, C, H, W), scale (C,)."""
-    x = lanes(x)
-    n, channels, height, width = x.shape
-    y = _empty_like(x)
-    _call("scaled_add", lanes(h), x, scale, y, height * width, channels, n)
+def affine_map(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """x W^T + b for x (N, C), weight (O, C), bias (O,)."""
+    y = empty((len(x), len(weight)), (1, len(x)))
+    call(
+        "convolution",
+        columns(x)[:, :, None, None],
+        weight,
+        bias,
+        y,
+        1,
+        1,
+        x.shape[1],
+        len(weight),
+        1,
+        len(x),
+        False,
+        False,
+    )
     return y
 
 
-class ScaledAddFunction(torch.autograd.Function):
-    """h + scale x for h and x (N, C, H, W), scale (C,)."""
+class LinearFunction(torch.autograd.Function):
+    """x (N, C), weight (O, C), bias (O,) to (N, O)."""
 
     @staticmethod
-    def forward(ctx: Any, h: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        x = lanes(x)
-        ctx.save_for_backward(x, scale)
-        return scaled_sum(h, x, scale)
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return affine_map(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
-        x, scale = ctx.saved_tensors
-        n, channels, height, width = x.shape
-        dy, dx, dscale = lanes(dy), _empty_like(x), torch.empty_like(scale)
-        _call("scaled_add_backward", dy, x, scale, dx, dscale, height * width, channels, n)
-        return dy, dx, dscale
+        x, weight = ctx.saved_tensors
+        dy = columns(dy)[:, :, None, None]
+        dx, dweight = convolution_gradients(
+            columns(x)[:, :, None, None], weight[:, :, None, None], dy, ctx.needs_input_grad
+        )
+        dbias = _channel_sums(dy) if ctx.needs_input_grad[2] else None
+        return None if dx is None else dx[:, :, 0, 0], None if dweight is None else dweight[:, :, 0, 0], dbias
+
+
+def cross_entropy_gradient(
+    logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor | None, hits: torch.Tensor | None
+) -> torch.Tensor:
+    """The gradient of the mean cross entropy of `logits`, (N, O); adds to the sums `loss` and `hits`."""
+    n, classes = logits.shape
+    gradient = empty((n, classes), (1, n))
+    call("cross_entropy", columns(logits), labels, gradient, loss, hits, classes, n)
+    return gradient

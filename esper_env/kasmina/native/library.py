@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = [FOLDER / f"{name}.cpp" for name in ("convolution", "normalisation", "elementwise")]
+SOURCES = [FOLDER / f"{name}.cpp" for name in ("convolution", "normalisation", "joints", "elementwise", "tape")]
+HEADERS = [FOLDER / f"{name}.hpp" for name in ("lanes", "kernels")]
 VARIABLE = "ESPER_KERNELS"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-Wno-ignored-attributes")
 
@@ -36,11 +37,23 @@ SIGNATURES = {
     "batch_norm_backward": "PPPPPPPPPIIIII",
     "group_norm": "PPPPPFPIIIIII",
     "group_norm_backward": "PPPPPPPPPIIIIII",
-    "scaled_add": "PPPPIII",
-    "scaled_add_backward": "PPPPPIII",
+    "scaled_add": "PPPFPIII",
+    "scaled_add_backward": "PPPFPPIII",
+    "scaled_multiply": "PPPFPIII",
+    "scaled_multiply_backward": "PPPPFPPPIII",
+    "gated": "PPPPIII",
+    "gated_backward": "PPPPPIII",
+    "weighted": "PPPPII",
+    "weighted_backward": "PPPPPII",
+    "silu": "PPI",
+    "silu_backward": "PPPI",
+    "sum": "PPPI",
+    "channel_sums": "PPIII",
     "mean_pixels": "PPII",
     "mean_pixels_backward": "PPII",
-    "sgd": "IPPPPPFFFP",
+    "cross_entropy": "PPPPPII",
+    "sgd": "IPPPPPPFFP",
+    "replay": "PIPPII",
     "affine": "PPPPIIIIII",
     "max_pool_backward": "PPPIIII",
 }
@@ -104,7 +117,7 @@ def _build() -> Path:
     """Compile into the user's cache, once for each source, compiler and kind of CPU."""
     compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++") or "clang++"]
     target = _run([*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull])
-    text = b"".join(path.read_bytes() for path in [*SOURCES, FOLDER / "lanes.hpp"])
+    text = b"".join(path.read_bytes() for path in [*SOURCES, *HEADERS])
     key = hashlib.sha256(text + target + " ".join(FLAGS).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = base / "esper" / f"kernels-{key}.so"

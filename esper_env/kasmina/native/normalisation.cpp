@@ -1,5 +1,6 @@
 // Batch and group norm with the pooling and ReLU that follow them.
 
+#include "kernels.hpp"
 #include "lanes.hpp"
 
 namespace {

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_batch_norm_has_the_values_gradients_and_statistics_of_torch(shape, pool
 
     inputs = [3 + tensor(*shape), tensor(channels, channels, 3, 3, seed=3)]
     agree(mine, expected, [*inputs, 1 + tensor(channels, seed=1), tensor(channels, seed=2)])
-    for name in ("running_mean", "running_var", "num_batches_tracked"):
+    for name in ("running_mean", "running_var"):
         torch.testing.assert_close(
             getattr(ours, name).double(), getattr(reference, name).double(), atol=1e-4, rtol=1e-4
         )
@@ -116,6 +117,69 @@ def test_pooling_means_and_the_scaled_sum_have_the_values_and_gradients_of_torch
     agree(native.pixel_mean, lambda x: x.mean((2, 3)), [tensor(*shape)])
     inputs = [tensor(*shape), tensor(*shape, seed=1), tensor(shape[1], seed=2)]
     agree(native.scaled_add, lambda h, x, scale: h + x * scale[:, None, None], inputs)
+
+
+@given(shape=SHAPES, alpha=st.sampled_from((0.0, 0.3, 1.0)), size=st.sampled_from((0.01, 1.0, 30.0)))
+def test_joints_have_the_values_and_gradients_of_torch(shape, alpha, size):
+    h, x, scale = tensor(*shape), tensor(*shape, seed=1), size * tensor(shape[1], seed=2)
+
+    def added(h, x, scale):
+        return h + alpha * x * scale[:, None, None]
+
+    def multiplied(h, x, scale):
+        return h * (1 + alpha * torch.tanh(x * scale[:, None, None]))
+
+    agree(partial(native.scaled_add, alpha=alpha), added, [h, x, scale])
+    agree(partial(native.scaled_multiply, alpha=alpha), multiplied, [h, x, scale])
+    gate, weight = size * tensor(len(x), 1, *shape[2:]), size * tensor(*shape[:2])
+    agree(native.gated, lambda x, g: x * torch.sigmoid(g), [x, gate])
+    agree(native.weighted, lambda x, w: x * torch.sigmoid(w)[:, :, None, None], [x, weight])
+    agree(native.silu, F.silu, [weight])
+
+
+def test_a_small_change_by_multiplication_keeps_its_digits():
+    x = torch.logspace(-6, 0, 61).reshape(1, 1, 1, 61)
+    change = native.scaled_multiply(torch.ones_like(x), x, torch.ones(1), 1e6) - 1
+    torch.testing.assert_close(change, 1e6 * torch.tanh(x), rtol=1e-5, atol=0.1)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 200.0, -200.0])
+def test_sigmoids_at_the_edges_are_those_of_torch(value):
+    x = torch.full((17, 1, 1, 1), value)
+    torch.testing.assert_close(native.gated(torch.ones_like(x), x), torch.sigmoid(x), equal_nan=True)
+
+
+@given(shape=SHAPES, outputs=st.integers(1, 12))
+def test_the_head_has_the_values_and_gradients_of_torch(shape, outputs):
+    layer = native.Linear(shape[1], outputs)
+
+    def ours(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    agree(ours, F.linear, [tensor(*shape[:2]), tensor(outputs, shape[1], seed=1), tensor(outputs, seed=2)])
+
+
+@given(n=st.sampled_from((1, 3, 16, 50)), classes=st.integers(1, 12), size=st.sampled_from((1.0, 100.0)))
+def test_the_gradient_of_the_loss_is_that_of_torch(n, classes, size):
+    logits = (size * tensor(n, classes)).requires_grad_()
+    labels = torch.arange(n) % classes
+    loss, hits = torch.ones((), dtype=torch.float64), torch.ones((), dtype=torch.int64)
+    ours = native.loss_gradient(logits.detach(), labels, loss, hits)
+    expected = F.cross_entropy(logits.double(), labels)
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, logits)[0])
+    assert float(loss) == pytest.approx(1 + n * expected.item(), rel=1e-5, abs=1e-5)
+    assert int(hits) == 1 + int((logits.argmax(1) == labels).sum())
+    with native.torch_kernels():
+        torch.testing.assert_close(native.loss_gradient(logits.detach(), labels), ours)
+
+
+@given(shape=SHAPES)
+def test_a_fork_adds_the_gradients_of_both_ways(shape):
+    def ours(x):
+        a, b = native.fork(x)
+        return 2 * a + b * b
+
+    agree(ours, lambda x: 2 * x + x * x, [tensor(*shape)])
 
 
 @given(shape=SHAPES)
@@ -144,9 +208,11 @@ def test_a_clipped_step_is_that_of_torch(size):
             optimizer = ClippedSGD(module, 0.1)
         norms = []
         for step in range(4):
-            for i, p in enumerate(module.parameters()):  # contiguous, unlike the weights; one has none
-                p.grad = None if (i, step) == (2, 0) else size * tensor(*p.shape, seed=10 * step + i)
-            norms.append(optimizer.clipped_step())
+            shapes = [p.shape for p in module.parameters()]
+            gradients = [size * tensor(*shape, seed=10 * step + i) for i, shape in enumerate(shapes)]
+            if step == 0:
+                gradients[2] = None
+            norms.append(optimizer.clipped_step(gradients))  # contiguous, unlike the weights; one has none
         return [*module.parameters(), *norms]
 
     for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):
@@ -222,10 +288,10 @@ def test_a_host_with_a_seed_trains_as_with_torch_s_layers():
                 x, labels = tensor(24, 3, 12, 12, seed=step), torch.arange(24) % 10
                 h = host.run(x, 0, 1)
                 loss = F.cross_entropy(host.run(seed(h, h, 1.0), 1, 5), labels)
-                loss.backward()
                 losses.append(loss.detach())
-                for optimizer in optimizers:
-                    optimizer.clipped_step()
+                gradients = [torch.autograd.grad(loss, o.parameters, retain_graph=True) for o in optimizers]
+                for optimizer, mine in zip(optimizers, gradients, strict=True):
+                    optimizer.clipped_step(mine)
         return [torch.stack(losses), *host.parameters(), *seed.parameters()]
 
     for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):
