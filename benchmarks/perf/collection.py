@@ -23,7 +23,13 @@ STEPS = 10
 
 def measure(process: int) -> dict[str, Any]:
     """Collect one short episode: the overhead as a share, and seconds of a vector step."""
-    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "episode_length": STEPS, "ppo_epochs": 1}
+    settings = PRESETS["cifar_baseline"] | {
+        "dataset": "synthetic",
+        "envs": 4,
+        "episode_length": STEPS,
+        "memory_size": 512,
+        "ppo_epochs": 1,
+    }
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(PPOConfig(**settings, rounds=1), Path(folder))
         venv: Any = trainer.env.venv.unwrapped

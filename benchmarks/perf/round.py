@@ -77,7 +77,12 @@ class Clock:
 
 def measure(process: int) -> dict[str, Any]:
     """Seconds of each part of a round, and of the round by a clock of its own."""
-    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "episode_length": EPOCHS, "num_workers": 1}
+    settings = PRESETS["cifar_baseline"] | {
+        "dataset": "synthetic",
+        "episode_length": EPOCHS,
+        "envs": 4,
+        "num_workers": 1,
+    }
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.Trainer(PPOConfig(**settings, rounds=1), Path(folder))
         clock = Clock()

@@ -23,7 +23,7 @@ GOAL = 0.01
 
 def play(telemetry: bool) -> None:
     """Train one round, the same one every time."""
-    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "episode_length": EPOCHS}
+    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "envs": 4, "episode_length": EPOCHS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trainer = Trainer(PPOConfig(**settings, rounds=1), folder)
