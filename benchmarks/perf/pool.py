@@ -77,7 +77,7 @@ def busy(env: EsperVectorEnv) -> dict[str, float]:
 
 def measure(process: int) -> dict[str, Any]:
     """Seconds of a step by workers and by number of environments; bytes of each; slowdown beside others."""
-    one, two = (make(8, workers, **SMALL) for workers in (1, 2))
+    one, two = (make(8, workers, dataset="synthetic") for workers in (1, 2))
     workers = medians({"1": waiting(one), "2": waiting(two)}, 10, 2)
     before = resident()
     many = {str(count): make(count, 1, **SMALL) for count in COUNTS}

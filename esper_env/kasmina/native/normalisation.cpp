@@ -41,33 +41,40 @@ struct Pooled {
     double variance(long size) const { return std::max(square, 0.0) / (double(samples) * size); }
 };
 
-// Where the pixels of a 2x2 block are; at an odd edge it has fewer than four, and no pooled pixel.
-struct Block {
-    long at[4];
-    int count = 0;
-    explicit Block(long pixel) { at[count++] = pixel; }
-    Block(const Size& s, int h, int w) {
-        for (int r = h; r < std::min(h + 2, s.h); ++r)
-            for (int q = w; q < std::min(w + 2, s.w); ++q) at[count++] = r * s.row() + q * s.pixel();
-    }
-    bool whole() const { return count == 4; }
+// Where the COUNT pixels of a 2x2 block are; at an odd edge it has fewer than four, and no pooled pixel.
+template <int COUNT> struct Block {
+    static constexpr int count = COUNT;
+    static constexpr bool whole = COUNT == 4;
+    long at[COUNT];
 };
 
 // Call f(block, offset of its pooled pixel) for every block, always in the same order, whether there is a pool or not:
 // a sum over all pixels does not depend on that in any bit.
 template <class F> void each_block(const Size& s, F f) {
     for (int h = 0; h < s.h; h += 2)
-        for (int w = 0; w < s.w; w += 2) f(Block(s, h, w), (long(h / 2) * (s.w / 2) + w / 2) * s.pixel());
+        for (int w = 0; w < s.w; w += 2) {
+            const long at = h * s.row() + w * s.pixel(), right = at + s.pixel(), below = at + s.row();
+            const long pooled = (long(h / 2) * (s.w / 2) + w / 2) * s.pixel();
+            if (h + 1 < s.h && w + 1 < s.w)
+                f(Block<4>{{at, right, below, below + s.pixel()}}, pooled);
+            else if (w + 1 < s.w)
+                f(Block<2>{{at, right}}, pooled);
+            else if (h + 1 < s.h)
+                f(Block<2>{{at, below}}, pooled);
+            else
+                f(Block<1>{{at}}, pooled);
+        }
 }
 
 // [relu](max over the block of a z + b) for every number of a pixel.
-void affine_maximum(const float* z, const Block& block, const float* a, const float* b, float* y, long width,
+template <int COUNT>
+void affine_maximum(const float* z, const Block<COUNT>& block, const float* a, const float* b, float* y, long width,
                     bool relu) {
     each_lane(width, [&](auto v, long j) {
         typedef decltype(v) V;
         const V scale = load<V>(a + j), shift = load<V>(b + j);
         V top = load<V>(z + block.at[0] + j) * scale + shift;
-        for (int i = 1; i < block.count; ++i) top = larger<V>(top, load<V>(z + block.at[i] + j) * scale + shift);
+        for (int i = 1; i < COUNT; ++i) top = larger<V>(top, load<V>(z + block.at[i] + j) * scale + shift);
         store<V>(y + j, relu ? rectified(top) : top);
     });
 }
@@ -75,12 +82,12 @@ void affine_maximum(const float* z, const Block& block, const float* a, const fl
 // The same for every pixel, or for every pooled one. a and b have a number for each of a pixel's.
 void affine_plane(const float* z, const Size& s, const float* a, const float* b, float* y, bool pool, bool relu) {
     if (pool)
-        each_block(s, [&](const Block& block, long at) {
-            if (block.whole()) affine_maximum(z, block, a, b, y + at, s.pixel(), relu);
+        each_block(s, [&](const auto& block, long at) {
+            if (block.whole) affine_maximum(z, block, a, b, y + at, s.pixel(), relu);
         });
     else
         for (long at = 0; at < s.h * s.row(); at += s.pixel())
-            affine_maximum(z, Block(at), a, b, y + at, s.pixel(), relu);
+            affine_maximum(z, Block<1>{{at}}, a, b, y + at, s.pixel(), relu);
 }
 
 // The pixels of a block at which a gradient arrives, and what of it: pooling gives all of a gradient to the first largest,
@@ -152,13 +159,13 @@ void batch_norm_backward(const float* dy, const float* z, const float* weight, c
     std::vector<float> sum(width, 0.0f), product(width, 0.0f);
     // the gradients at the pixels of a block, of which pooling leaves at most one
     auto each_gradient = [&](auto f) {
-        each_block(s, [&](const Block& block, long at) {
+        each_block(s, [&](const auto& block, long at) {
             each_lane(width, [&](auto v, long j) {
                 typedef decltype(v) V;
                 V value[4];
                 for (int i = 0; i < block.count; ++i)
                     value[i] = load<V>(z + block.at[i] + j) * load<V>(&scale[j]) + load<V>(&shift[j]);
-                if (pool && block.whole()) {
+                if (pool && block.whole) {
                     const Arrival<V> arrival(value, load<V>(dy + at + j), true);
                     f(block, j, [&](int i) { return choose(arrival.first[i], arrival.gradient, V{}); });
                 } else {
@@ -169,7 +176,7 @@ void batch_norm_backward(const float* dy, const float* z, const float* weight, c
             });
         });
     };
-    each_gradient([&](const Block& block, long j, auto gradient) {
+    each_gradient([&](const auto& block, long j, auto gradient) {
         typedef decltype(gradient(0)) V;
         V total = load<V>(&sum[j]), weighted = load<V>(&product[j]);
         for (int i = 0; i < block.count; ++i) {
@@ -193,7 +200,7 @@ void batch_norm_backward(const float* dy, const float* z, const float* weight, c
         offsets[c] = float(-a[c] * total / count - double(slopes[c]) * mean[c]);
     }
     const std::vector<float> slope = spread(slopes, n), offset = spread(offsets, n);
-    each_gradient([&](const Block& block, long j, auto gradient) {
+    each_gradient([&](const auto& block, long j, auto gradient) {
         typedef decltype(gradient(0)) V;
         const V by = load<V>(&scale[j]), tilt = load<V>(&slope[j]), base = load<V>(&offset[j]);
         for (int i = 0; i < block.count; ++i)
@@ -296,14 +303,18 @@ void affine(const float* x, const float* scale, const float* shift, float* y, in
 
 void max_pool_backward(const float* dy, const float* x, float* dx, int h, int w, int channels, int n) {
     const Size s{h, w, channels, n};
-    each_block(s, [&](const Block& block, long at) {
+    each_block(s, [&](const auto& block, long at) {
         each_lane(s.pixel(), [&](auto v, long j) {
             typedef decltype(v) V;
-            V value[4] = {};
-            for (int i = 0; i < block.count; ++i) value[i] = load<V>(x + block.at[i] + j);
-            const Arrival<V> arrival(value, block.whole() ? load<V>(dy + at + j) : V{}, false);
-            for (int i = 0; i < block.count; ++i)
-                store<V>(dx + block.at[i] + j, choose(arrival.first[i], arrival.gradient, V{}));
+            if constexpr (std::decay_t<decltype(block)>::whole) {
+                V value[4];
+                for (int i = 0; i < 4; ++i) value[i] = load<V>(x + block.at[i] + j);
+                const Arrival<V> arrival(value, load<V>(dy + at + j), false);
+                for (int i = 0; i < 4; ++i)
+                    store<V>(dx + block.at[i] + j, choose(arrival.first[i], arrival.gradient, V{}));
+            } else {
+                for (int i = 0; i < block.count; ++i) store<V>(dx + block.at[i] + j, V{});
+            }
         });
     });
 }
