@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.pages import markdown
 from benchmarks.perf.measure import Report, each, medians, seconds, spread
 from benchmarks.perf.step import make
-from esper_env.kasmina import native
+from esper_env.kasmina import GrowingModel, native
 from esper_env.kasmina.native import functions, joints, layout, tape
 
 CASES = {"bare host": None, "conv_light in every slot": "conv_light", "conv_heavy in every slot": "conv_heavy"}
@@ -25,9 +25,10 @@ MEGABYTE = 1 << 20
 
 
 class Counted:
-    """Counts what the kernels read and write while it is installed."""
+    """Counts what the kernels of a model's batches read and write while it is installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: GrowingModel) -> None:
+        self.model = model
         self.bytes, self.operations = 0, 0
         self._patches: list[Any] = [patch.object(module, "call", self.call) for module in (functions, joints, layout)]
         self._patches.append(patch.object(native.Tape, "complete", False))  # so that every batch calls its kernels
@@ -40,6 +41,7 @@ class Counted:
     def __exit__(self, *_: Any) -> None:
         for one in self._patches:
             one.stop()
+        self.model.repeatable.clear()
 
     def call(self, name: str, *arguments: Any) -> None:
         """Count a call and make it."""
@@ -76,7 +78,7 @@ def measure(process: int) -> dict[str, Any]:
     for case, blueprint in CASES.items():
         env = make("Esper/CifarBaseline-v0", blueprint)
         env.step(0)
-        with Counted() as counted:
+        with Counted(env.episode.model) as counted:
             env.step(0)
         took = medians({"step": partial(env.step, 0)}, 8)["step"]
         out[case] = {"seconds": took, "operations": counted.operations, "bytes": counted.bytes}

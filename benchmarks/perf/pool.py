@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch
 from benchmarks.pages import markdown
 from benchmarks.perf.measure import Report, Target, each, in_turn, medians, spread
 from esper_env import EsperVectorEnv
+from esper_env.kasmina import native
+from esper_env.tolaria.training import _Epoch
 
 GOAL, LINEAR = 1.85, 0.10
 COUNTS = (1, 4, 16, 64)
@@ -75,6 +79,29 @@ def busy(env: EsperVectorEnv) -> dict[str, float]:
     return {name: loud[name] / quiet[name] for name in sides}
 
 
+def replays() -> float:
+    """How many times as fast as one thread two threads run nothing but recorded kernels, those of a training batch.
+
+    No lock and no Python is in the way: it is what the machine's cores can do beside each other.
+    """
+    tapes = []
+    env = make(2, 1, dataset="synthetic")
+    for one in env.envs:
+        batches = one.episode.source.epoch()
+        epoch = _Epoch(one.episode.model, batches, [0.0] * len(batches), bf16=False)
+        tape = native.Tape()
+        with tape.recording():
+            epoch.batch(0)
+        tapes.append(tape)
+
+    def run(pool: ThreadPoolExecutor) -> None:
+        list(pool.map(lambda tape: tape.replay(40), tapes))
+
+    with ThreadPoolExecutor(1) as one_thread, ThreadPoolExecutor(2) as two_threads:
+        times = medians({"one": partial(run, one_thread), "two": partial(run, two_threads)}, 6)
+    return times["one"] / times["two"]
+
+
 def measure(process: int) -> dict[str, Any]:
     """Seconds of a step by workers and by number of environments; bytes of each; slowdown beside others."""
     one, two = (make(8, workers, dataset="synthetic") for workers in (1, 2))
@@ -89,6 +116,7 @@ def measure(process: int) -> dict[str, Any]:
         "workers": workers,
         "each": {name: float(np.median(t)) / int(name) for name, t in times.items()},
         "memory": memory,
+        "replays": replays(),
         "busy": busy(two),
     }
 
@@ -102,7 +130,8 @@ def report(rows: list[dict[str, Any]]) -> Report:
     slow = {name: each(rows, "busy", name) for name in rows[0]["busy"]}
     lines = [[f"{count}", spread(r)] for count, r in relative.items()]
     text = [
-        f"Two workers step eight environments {spread(ratio)} times as fast as one.",
+        f"Two workers step eight environments {spread(ratio)} times as fast as one; two threads run nothing but "
+        f"recorded kernels {spread(each(rows, 'replays'))} times as fast as one thread.",
         f"An environment holds {spread(each(rows, 'memory') / 2**20, '.1f')} MiB, besides the data, which all share.",
         f"Beside two busy processes on two cores (a fair share is a slowdown of 2) a step of the pool takes "
         f"{spread(slow['pool'])} times as long, forward passes with two intra-op threads "

@@ -36,7 +36,7 @@ def measure(process: int) -> dict[str, Any]:
                 episode.model.advance(slot)
             schedule: dict[str, Any] = {"host_lr": episode.config.host_lr, "epoch": 10, "episode_length": 150}
             run = partial(train_epoch, episode.model, episode.source, **schedule)
-            with Counted() as counted:
+            with Counted(episode.model) as counted:
                 first = run()
             sides[name], flops[name] = run, first.flops + first.shadow_flops
             arithmetic = counted.operations / known["operations"]

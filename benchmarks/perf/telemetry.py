@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.perf.measure import Report, Target, each, spread
 from esper_agents.karn.sinks import TensorBoardSink
@@ -26,30 +27,42 @@ SIDES = ("without", "with")
 
 
 class Turns:
-    """Lets one of two threads run at a time, and keeps the time of each."""
+    """Lets one of two threads run at a time, with random numbers of its own, and keeps the time of each."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(SIDES, 0.0)
         self._turn = {side: threading.Semaphore(0) for side in SIDES}
+        self._random = dict.fromkeys(SIDES, torch.get_rng_state())
         self._since = 0.0
+
+    def begin(self) -> None:
+        """Give the first side its turn."""
+        self._turn[SIDES[0]].release()
 
     def wait(self, side: str) -> None:
         """Wait for the turn of `side`."""
         self._turn[side].acquire()
+        torch.set_rng_state(self._random[side])
         self._since = time.perf_counter()
 
     def end(self, side: str) -> None:
         """End the turn of `side`; the other's begins."""
         self.seconds[side] += time.perf_counter() - self._since
+        self._random[side] = torch.get_rng_state()
         self._turn[SIDES[1 - SIDES.index(side)]].release()
+
+
+def config() -> PPOConfig:
+    """Of the round."""
+    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "envs": 4, "episode_length": EPOCHS}
+    return PPOConfig(**settings, rounds=1)
 
 
 def play(side: str, turns: Turns) -> None:
     """Train one round, stepping when it is `side`'s turn."""
-    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "envs": 4, "episode_length": EPOCHS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trainer = Trainer(PPOConfig(**settings, rounds=1), folder)
+        trainer = Trainer(config(), folder)
         venv: Any = trainer.env.venv.unwrapped
         step, flush = venv.step, _nothing
 
@@ -77,6 +90,7 @@ def _nothing() -> bool:
 
 def measure(process: int) -> dict[str, Any]:
     """Seconds of a round with and without telemetry."""
+    config().make(1).reset(seed=0)  # what all environments share is made once, and charged to neither side
     turns = Turns()
     failed: list[BaseException] = []
 
@@ -90,8 +104,7 @@ def measure(process: int) -> dict[str, Any]:
     threads = [threading.Thread(target=run, args=(side,)) for side in SIDES]
     for thread in threads:
         thread.start()
-    turns.end(SIDES[1])  # begins the first side's turn
-    turns.seconds[SIDES[1]] = 0.0
+    turns.begin()
     for thread in threads:
         thread.join()
     if failed:
