@@ -17,7 +17,8 @@ Scalar = tuple[str, float]
 LAYOUT: Final[dict[str, dict[str, Sequence[str]]]] = {
     "Does it learn?": {
         "return": ["env/return"],
-        "accuracy": ["env/committed_accuracy", "env/val_accuracy"],
+        "accuracy of what was kept": ["env/committed_accuracy"],
+        "accuracy by epoch": ["env/val_accuracy"],
         "seeds of an episode": ["seed/germinated", "seed/fossilized", "seed/pruned"],
     },
     "Is the update healthy?": {
@@ -31,6 +32,11 @@ LAYOUT: Final[dict[str, dict[str, Sequence[str]]]] = {
     },
 }
 """Charts of the custom-scalars page, by the question they answer."""
+
+
+EPOCH: Final = ("val_accuracy", "val_loss_nats", "train_accuracy", "train_loss_nats")
+SECONDS: Final = ("train_s", "evaluate_s", "observe_s")
+"""Figures of a step that are drawn as means over the environments."""
 
 
 class Metrics:
@@ -49,8 +55,11 @@ class Metrics:
         if isinstance(event, Step):
             self._operations[event.action.partition(" ")[0]] += 1
             if event.env == envs - 1:
-                now = [env.step.val_accuracy for env in self.snapshot.envs.values() if env.step is not None]
-                yield "env/val_accuracy", float(np.mean(now))
+                steps = [env.step for env in self.snapshot.envs.values() if env.step is not None]
+                for name in EPOCH:
+                    yield f"env/{name}", float(np.mean([getattr(step, name) for step in steps]))
+                for name in SECONDS:
+                    yield f"time/step_{name}", float(np.mean([getattr(step, name) for step in steps]))
         elif isinstance(event, Counterfactual):
             self._contributions += [points for points in event.contribution_points if points is not None]
         elif isinstance(event, EpisodeEnd):

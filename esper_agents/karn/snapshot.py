@@ -269,7 +269,10 @@ class Snapshot:
             self.alarms_raised += 1
         else:
             self.alarms.pop(key, None)
-        self._say(time_s, "alarm" if event.raised else "clear", f"{event.detector}: {event.message}")
+        numbers = ""
+        if event.value is not None and event.threshold is not None:
+            numbers = f" ({event.value:.3g}, threshold {event.threshold:.3g})"
+        self._say(time_s, "alarm" if event.raised else "clear", f"{event.detector}: {event.message}{numbers}")
 
     @_take.register
     def _(self, event: Rollback, time_s: float) -> None:
