@@ -62,6 +62,7 @@ def play(side: str, turns: Turns) -> None:
     """Train one round, stepping when it is `side`'s turn."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        turns.wait(side)
         trainer = Trainer(config(), folder)
         venv: Any = trainer.env.venv.unwrapped
         step, flush = venv.step, _nothing
@@ -73,7 +74,6 @@ def play(side: str, turns: Turns) -> None:
             return step(actions)
 
         venv.step = in_turn
-        turns.wait(side)
         if side == "with":
             with Telemetry(folder, [TensorBoardSink(folder), ConsoleSink()]) as log:
                 flush = log._log.flush
