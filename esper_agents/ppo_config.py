@@ -55,8 +55,9 @@ class PPOConfig(EnvironmentConfig):
     """What rewards are multiplied by for the learner; with 20, one is five points of accuracy."""
     critic_warmup: Annotated[int, Field(ge=0)] = 3
     """Rounds at the start in which only the critic learns."""
-    start: Literal["patient", "uniform"] = "patient"
-    """How the untrained policy acts: patient tries all operations and prunes rarely, uniform draws any legal action."""
+    start: str = "patient"
+    """What learning begins with. An untrained policy: patient tries all operations and prunes rarely, uniform draws any
+    legal action. Or a trained one, as from a cheaper version of the task: its file, or the name of a shipped one."""
     memory_size: Annotated[int, Field(ge=1)] = 512
     """Width of the LSTM and of the features before it."""
     memory: Literal["lstm", "none"] = "lstm"

@@ -22,7 +22,7 @@ from esper_agents.simic.ppo import MaskableRecurrentPPO
 from esper_agents.simic.rewards import VectorRewardWrapper
 from esper_agents.simic.round_log import RoundLog
 from esper_agents.tamiyo.policy import TamiyoPolicy, policy_arguments
-from esper_agents.tamiyo.policy_files import policy_digest, save_policy
+from esper_agents.tamiyo.policy_files import PolicyFileError, load_policy, policy_digest, save_policy
 from esper_agents.telemetry import Telemetry, run_start
 from esper_env.leyline.events import Checkpoint, RunStart, Update
 
@@ -31,6 +31,9 @@ LOG = "rounds.jsonl"
 
 POLICY = "policy.safetensors"
 """The policy of the last checkpoint, in the run's folder."""
+
+UNTRAINED = ("patient", "uniform")
+"""Values of `PPOConfig.start` that are no trained policy."""
 
 MAY_CHANGE = ("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset")
 """Settings that a resumed run may have different from the run it goes on with: none changes a result."""
@@ -76,7 +79,7 @@ class Trainer:
             policy_kwargs=policy_arguments(
                 self.env,
                 critic=config.critic,
-                start=config.start,
+                start="uniform" if config.start == "uniform" else "patient",
                 memory=config.memory,
                 critic_memory=config.critic_memory,
                 memory_size=config.memory_size,
@@ -85,12 +88,33 @@ class Trainer:
             seed=config.seed,
             device=config.policy_device,
         )
-        self._compile()
         self.round = 0
         self.flops = 0.0
-        """Spent on the networks of all episodes so far."""
+        """Spent on the networks of all episodes so far, those of the policy it started from included."""
+        self._started_from: dict[str, Any] | None = None
+        if config.start not in UNTRAINED:
+            self._start_from(config.start)
+        self._compile()
         self._telemetry: Telemetry | None = None
         self._last: bytes | None = None
+
+    def _start_from(self, name: str) -> None:
+        try:
+            trained = load_policy(name, self.env)
+        except FileNotFoundError as error:
+            raise PolicyFileError(f"--start is one of {', '.join(UNTRAINED)}, or a policy: {error}") from error
+        policy = self.model.policy
+        assert isinstance(policy, TamiyoPolicy)
+        mine, theirs = policy.constructor_arguments(), trained.policy.constructor_arguments()
+        for key in mine:
+            if key != "initial_logits" and mine[key] != theirs[key]:
+                raise PolicyFileError(
+                    f"--start {name} is a policy with {key} {theirs[key]!r}, not {mine[key]!r}: give --memory-size, "
+                    "--memory, --critic and --critic-memory as it was trained with"
+                )
+        policy.load_state_dict(trained.policy.state_dict())
+        self._started_from = trained.description["origin"]
+        self.flops = float(self._started_from.get("flops", 0.0))
 
     def _compile(self) -> None:
         mode = self.config.compile_mode
@@ -160,6 +184,7 @@ class Trainer:
             self._last = None
             origin = {"command": self.command, "round": self.round, "flops": self.flops, "config": self._settings()}
             origin["provenance"] = self._provenance()
+            origin["started_from"] = self._started_from
             policy = self.model.policy
             assert isinstance(policy, TamiyoPolicy)
             save_policy(policy, self.folder / POLICY, self.env, origin=origin)

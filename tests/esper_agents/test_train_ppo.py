@@ -20,8 +20,8 @@ from benchmarks.resume import killed_and_resumed, policy_of, train
 from esper_agents.ppo_config import PRESETS, PPOConfig, base_config
 from esper_agents.runner import run_episodes
 from esper_agents.simic.checkpoints import CheckpointError
-from esper_agents.simic.training import Trainer
-from esper_agents.tamiyo.policy_files import policy_digest
+from esper_agents.simic.training import POLICY, Trainer
+from esper_agents.tamiyo.policy_files import PolicyFileError, load_policy, policy_digest
 from esper_agents.train import main
 from esper_env.state import pack, unpack
 
@@ -213,6 +213,35 @@ def test_while_the_critic_warms_up_the_actor_learns_nothing_from_the_rewards(tmp
 
     assert max(actor(2)) == 0.0
     assert min(actor(3)) > 0.0
+
+
+def test_training_begins_with_the_policy_it_is_given_and_says_so(tmp_path):
+    first = trained(tmp_path / "cheap", env_json=HOSTS | {"samples_per_epoch": 64})
+    file = tmp_path / "cheap" / POLICY
+    spent = load_policy(file).description["origin"]["flops"]
+    trainer = Trainer(PPOConfig(**SMALL | {"start": str(file)}), tmp_path / "dear")
+    assert policy_digest(trainer.model.policy) == first
+    trainer.run(progress=False, report=lambda _: None)
+    trainer.env.close()
+    origin = load_policy(tmp_path / "dear" / POLICY).description["origin"]
+    (row,) = [json.loads(line) for line in (tmp_path / "dear" / "rounds.jsonl").read_text().splitlines()]
+    assert policy_digest(trainer.model.policy) != first
+    assert origin["started_from"] == load_policy(file).description["origin"]
+    assert origin["flops"] == pytest.approx(spent + row["round/flops"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"start": "patent"}, "--start is one of patient, uniform, or a policy: there is no policy file patent"),
+        ({"memory_size": 12}, "is a policy with feature_size 8, not 12: give --memory-size"),
+        ({"env_json": {"tempos": [1]}}, "is a policy for another environment"),
+    ],
+)
+def test_a_policy_that_training_cannot_begin_with_is_refused(tmp_path, setting, message):
+    trained(tmp_path)
+    with pytest.raises(PolicyFileError, match=message):
+        Trainer(PPOConfig(**SMALL | {"start": str(tmp_path / POLICY)} | setting), tmp_path)
 
 
 def test_the_learner_sees_rewards_in_its_own_unit_and_the_log_shows_the_environments(tmp_path):
