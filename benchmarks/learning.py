@@ -63,11 +63,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "separate critic memory": {"critic_memory": True},
 }
 """Changes to the preset with independent seeds, tried on Tiny."""
+APART: dict[str, Any] = {"group_seeds": False, "critic_warmup": 3}
 SETTINGS: dict[str, dict[str, Any]] = {
     USUAL: {},
-    INDEPENDENT: {"group_seeds": False},
-    FEWER: {"group_seeds": False, "rounds": 24},
-    **{name: {"group_seeds": False} | change for name, change in CHANGES.items()},
+    INDEPENDENT: APART,
+    FEWER: APART | {"rounds": 24},
+    **{name: APART | change for name, change in CHANGES.items()},
 }
 SCRIPTED = ("wait", "random", "heuristic")
 CIFAR, TINY = TASKS

@@ -53,8 +53,8 @@ class PPOConfig(EnvironmentConfig):
     """Gradient clipping."""
     reward_scale: Positive = 20.0
     """What rewards are multiplied by for the learner; with 20, one is five points of accuracy."""
-    critic_warmup: Annotated[int, Field(ge=0)] = 3
-    """Rounds at the start in which only the critic learns."""
+    critic_warmup: Annotated[int, Field(ge=0)] = 0
+    """Rounds at the start in which only the critic learns; of use with --no-group-seeds, which hangs on the critic."""
     start: str = "patient"
     """What learning begins with. An untrained policy: patient tries all operations and prunes rarely, uniform draws any
     legal action. Or a trained one, as from a cheaper version of the task: its file, or the name of a shipped one."""

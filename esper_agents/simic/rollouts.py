@@ -119,6 +119,28 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
+    def compare_within_steps(self) -> float:
+        """Take advantages against what the other environments got from the same step on.
+
+        An advantage becomes A' = (R - mean R) - c (V - mean V), R the return and the means over the environments of a
+        step. The critic is kept as far as it tells them apart: c is the share of V that lowers the variance of A' most.
+        A mean that has one's own return in it shortens the expected gradient to 1 - 1/N of its length; it does not turn
+        it.
+
+        Returns:
+            c, between 0 and 1.
+        """
+
+        def centred(x: NDArray[np.float32]) -> NDArray[np.float64]:
+            count = np.maximum(self.weights.sum(1, keepdims=True), 1.0)
+            return np.asarray(self.weights * (x - (self.weights * x).sum(1, keepdims=True) / count), np.float64)
+
+        returns, values = centred(self.returns), centred(self.values)
+        spread = float((values**2).sum())
+        share = float(np.clip((returns * values).sum() / spread, 0.0, 1.0)) if spread else 0.0
+        self.advantages = (returns - share * values).astype(np.float32)
+        return share
+
     # -- minibatches ---------------------------------------------------------------------------------
 
     def get(self, batch_size: int | None = None) -> Iterator[Minibatch]:  # type: ignore[override]

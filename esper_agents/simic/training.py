@@ -76,6 +76,7 @@ class Trainer:
             normalize_over="rollout",
             reward_scale=config.reward_scale,
             critic_warmup=config.critic_warmup * config.envs * config.episode_length,
+            group_baseline=config.group_seeds and config.envs > 1,
             policy_kwargs=policy_arguments(
                 self.env,
                 critic=config.critic,

@@ -392,6 +392,8 @@ def test_mistakes_are_errors_that_say_what_to_do():
     plain = MaskableRecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, device="cpu")
     with pytest.raises(ValueError, match="use_masking=False"):
         plain.learn(8)
+    with pytest.raises(ValueError, match="at least two"):
+        learner(envs=1, group_baseline=True)
     model = learner()
     with pytest.raises(NotImplementedError, match="evaluate_sequences"):
         model.policy.evaluate_actions()
@@ -417,3 +419,72 @@ def test_long_sequences_are_told_apart_when_advantages_are_normalised_over_the_r
     model.rollout_buffer.advantages[:] = [3.0, 1.0]
     measured = [model._loss(b, 0.2, model._advantage_scale())[1] for b in model.rollout_buffer.get(24)]
     assert sorted(float(m["policy_gradient_loss"]) for m in measured) == pytest.approx(losses, abs=1e-4)
+
+
+class SharedLuck(gymnasium.Env):
+    """Action 1 is worth a tenth; luck, which is the same in every environment, is worth ten."""
+
+    observation_space, action_space = spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2)
+
+    def __init__(self):
+        self.luck, self.steps = np.random.default_rng(0), 0
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.ones(1, np.float32), 0.1 * action + self.luck.normal(0, 10), self.steps == 8, False, {}
+
+
+@pytest.mark.parametrize(("group_baseline", "learned"), [(True, True), (False, False)])
+def test_luck_that_all_environments_share_is_no_advantage_in_a_group(group_baseline, learned):
+    model = MaskableRecurrentPPO(
+        "MlpLstmPolicy",
+        DummyVecEnv([SharedLuck] * 8),
+        use_masking=False,
+        group_baseline=group_baseline,
+        gamma=1.0,
+        gae_lambda=1.0,
+        n_steps=8,
+        batch_size=64,
+        n_epochs=4,
+        learning_rate=1e-2,
+        normalize_over="rollout",
+        policy_kwargs={"lstm_hidden_size": 8, "net_arch": []},
+        seed=0,
+        device="cpu",
+    )
+    model.learn(64 * 15)
+    assert (float(model.rollout_buffer.actions.mean()) > 0.9) == learned
+
+
+@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_variance(envs, steps, seed):
+    rng = np.random.default_rng(seed)
+    returns, values, common = rng.normal(size=(3, steps, envs)).astype(np.float32)
+    common[:] = common[:, :1]
+
+    def compared(returns, values, weights=None):
+        buffer = SequenceRolloutBuffer(
+            steps, spaces.Box(0, 1, (1,)), spaces.Discrete(2), "cpu", n_envs=returns.shape[1], mask_size=None, seed=0
+        )
+        buffer.returns, buffer.values = returns, values
+        buffer.weights = np.ones_like(returns) if weights is None else weights
+        return buffer.compare_within_steps(), buffer.advantages
+
+    share, advantages = compared(returns, values)
+    assert advantages.mean(1) == pytest.approx(0.0, abs=1e-5)
+    again, moved = compared(returns + common, values - common)
+    assert again == pytest.approx(share, abs=1e-4)
+    assert moved == pytest.approx(advantages, abs=1e-4)
+    centred = [x - x.mean(1, keepdims=True) for x in (returns, values)]
+    least = min(((centred[0] - c * centred[1]) ** 2).sum() for c in np.linspace(0, 1, 101))
+    assert (advantages**2).sum() <= least + 1e-4
+    if envs > 2:  # a transition that nobody decided takes no part
+        decided = np.ones_like(returns)
+        decided[:, 0] = 0.0
+        _, rest = compared(returns[:, 1:], values[:, 1:])
+        assert compared(returns, values, decided)[1][:, 1:] == pytest.approx(rest, abs=1e-4)
