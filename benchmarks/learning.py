@@ -63,7 +63,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "separate critic memory": {"critic_memory": True},
 }
 """Changes to the preset with independent seeds, tried on Tiny."""
-APART: dict[str, Any] = {"group_seeds": False, "critic_warmup": 3}
+APART: dict[str, Any] = {"group_size": 1, "critic_warmup": 3}
 SETTINGS: dict[str, dict[str, Any]] = {
     USUAL: {},
     INDEPENDENT: APART,

@@ -18,6 +18,7 @@ _SMALL: dict[str, Any] = {"envs": 8, "memory_size": 128, "learning_rate": 1e-3}
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"task": name, **_SMALL} for name in ("cifar_baseline", "cifar_varied", "fashion_baseline", "tiny")
 }
+PRESETS["cifar_varied"]["group_size"] = 4  # its seeds are different tasks: more of them a round
 """Hyperparameters by name; what a preset does not say is the default."""
 
 Positive = Annotated[float, Field(gt=0)]
@@ -54,7 +55,7 @@ class PPOConfig(EnvironmentConfig):
     reward_scale: Positive = 20.0
     """What rewards are multiplied by for the learner; with 20, one is five points of accuracy."""
     critic_warmup: Annotated[int, Field(ge=0)] = 0
-    """Rounds at the start in which only the critic learns; of use with --no-group-seeds, which hangs on the critic."""
+    """Rounds at the start in which only the critic learns; of use with --group-size 1."""
     start: str = "patient"
     """What learning begins with. An untrained policy: patient tries all operations and prunes rarely, uniform draws any
     legal action. Or a trained one, as from a cheaper version of the task: its file, or the name of a shipped one."""
@@ -68,8 +69,8 @@ class PPOConfig(EnvironmentConfig):
     """The critic has an LSTM of its own."""
     reward: Literal["net", "sparse", "shaped", "escrow"] = "net"
     """What the policy is rewarded by."""
-    group_seeds: bool = True
-    """All environments of a round share one seed, so that like is compared with like."""
+    group_size: Annotated[int | None, Field(ge=1)] = None
+    """Environments that share a seed in a round, so that like is compared with like; None is all of them."""
     device: str = "auto"
     """Device of the policy; auto is cuda:0 if it is there, else cpu."""
     compile_mode: Literal["auto", "off", "default", "reduce-overhead", "max-autotune"] = "auto"
@@ -87,7 +88,9 @@ class PPOConfig(EnvironmentConfig):
     def _possible(self) -> PPOConfig:
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
-        needed = self.rounds * (1 if self.group_seeds else self.envs)
+        if self.envs % self.grouped:
+            raise ValueError(f"{self.envs} --envs make no groups of --group-size {self.grouped}: choose a divisor")
+        needed = self.rounds * self.groups
         if self.seed + needed > FIRST_RESERVED_SEED:
             raise ValueError(
                 f"{self.rounds} rounds from --seed {self.seed} on need the seeds up to {self.seed + needed - 1}; "
@@ -100,6 +103,16 @@ class PPOConfig(EnvironmentConfig):
             )
         check_device(self.policy_device)
         return self
+
+    @property
+    def grouped(self) -> int:
+        """Environments of a round with the same seed."""
+        return self.group_size or self.envs
+
+    @property
+    def groups(self) -> int:
+        """Seeds of a round."""
+        return self.envs // self.grouped
 
     @property
     def policy_device(self) -> str:

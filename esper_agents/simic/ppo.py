@@ -51,15 +51,15 @@ class MaskableRecurrentPPO(RecurrentPPO):
             their memory, so returns should be of order one; episode statistics keep the environment's unit.
         critic_warmup: for this many steps only the critic learns. The advantages of an untrained critic say
             nothing but how much of the episode is left.
-        group_baseline: step t of a rollout is the same point of the same problem in every environment, as when all
-            episodes have one seed and one length. Advantages are then taken against what the others got from there, as
-            in group-relative policy optimisation (Shao et al. 2024, "DeepSeekMath"), here step by step, and the critic
-            is used as far as it still tells them apart (`SequenceRolloutBuffer.compare_within_steps`).
+        group_size: so many environments next to each other are at the same point of the same problem at every step, as
+            when their episodes have one seed and one length. Advantages are then taken against what the group got from
+            there, as in group-relative policy optimisation (Shao et al. 2024, "DeepSeekMath"), here step by step, and
+            the critic is used as far as it still tells them apart (`SequenceRolloutBuffer.compare_within_groups`).
         **kwargs: those of `sb3_contrib.RecurrentPPO`, with the same defaults.
 
     Raises:
         ValueError: the action space is another one, the environment has no masks, `clip_range_vf` is given with a
-            policy whose critic is Q(s, op), or `group_baseline` with a single environment.
+            policy whose critic is Q(s, op), or the environments make no groups of `group_size`.
     """
 
     policy: MaskableRecurrentActorCriticPolicy
@@ -83,19 +83,19 @@ class MaskableRecurrentPPO(RecurrentPPO):
         normalize_over: Literal["minibatch", "rollout"] = "minibatch",
         reward_scale: float = 1.0,
         critic_warmup: int = 0,
-        group_baseline: bool = False,
+        group_size: int = 1,
         **kwargs: Any,
     ) -> None:
         self.use_masking, self.normalize_over = use_masking, normalize_over
         self.reward_scale, self.critic_warmup = reward_scale, critic_warmup
-        self.group_baseline = group_baseline
+        self.group_size = group_size
         super().__init__(policy, env, **kwargs)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        if self.group_baseline and self.n_envs < 2:
-            raise ValueError("group_baseline compares environments: give it at least two, or leave it out")
+        if self.group_size < 1 or self.n_envs % self.group_size:
+            raise ValueError(f"{self.n_envs} environments make no groups of {self.group_size}: choose a divisor")
         kwargs = self.policy_kwargs
         policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **kwargs)
         if not isinstance(policy, MaskableRecurrentActorCriticPolicy):
@@ -204,8 +204,8 @@ class MaskableRecurrentPPO(RecurrentPPO):
             starts = torch.as_tensor(self._last_episode_starts, device=self.device)
             values = self.policy.predict_values(observations, states, starts, self._tensor(masks))
         rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
-        if self.group_baseline:
-            self.logger.record("train/critic_share", rollout_buffer.compare_within_steps())
+        if self.group_size > 1:
+            self.logger.record("train/critic_share", rollout_buffer.compare_within_groups(self.group_size))
         callback.on_rollout_end()
         return True
 

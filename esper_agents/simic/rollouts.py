@@ -119,27 +119,36 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def compare_within_steps(self) -> float:
-        """Take advantages against what the other environments got from the same step on.
+    def compare_within_groups(self, size: int) -> float:
+        """Take advantages against what the rest of the group got from the same step on.
 
-        An advantage becomes A' = (R - mean R) - c (V - mean V), R the return and the means over the environments of a
-        step. The critic is kept as far as it tells them apart: c is the share of V that lowers the variance of A' most.
-        A mean that has one's own return in it shortens the expected gradient to 1 - 1/N of its length; it does not turn
-        it.
+        An advantage becomes A' = (R - mean R) - c (V - mean V), R the return to go and the means over a step of the
+        group. The critic is kept as far as it tells a group's environments apart: c is the share of V that lowers the
+        variance of A' most. A mean that has one's own return in it shortens the expected gradient to 1 - 1/size of its
+        length; it does not turn it.
+
+        Args:
+            size: how many environments make a group, those next to each other.
 
         Returns:
             c, between 0 and 1.
         """
+        weights = self._grouped(self.weights, size)
+        count = np.maximum(weights.sum(2, keepdims=True), 1.0)
 
         def centred(x: NDArray[np.float32]) -> NDArray[np.float64]:
-            count = np.maximum(self.weights.sum(1, keepdims=True), 1.0)
-            return np.asarray(self.weights * (x - (self.weights * x).sum(1, keepdims=True) / count), np.float64)
+            x = self._grouped(x, size)
+            return np.asarray(weights * (x - (weights * x).sum(2, keepdims=True) / count), np.float64)
 
         returns, values = centred(self.returns), centred(self.values)
         spread = float((values**2).sum())
         share = float(np.clip((returns * values).sum() / spread, 0.0, 1.0)) if spread else 0.0
-        self.advantages = (returns - share * values).astype(np.float32)
+        self.advantages = (returns - share * values).astype(np.float32).reshape(self.advantages.shape)
         return share
+
+    def _grouped(self, x: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        """T x N as T x groups x size."""
+        return x.reshape(len(x), -1, size)
 
     # -- minibatches ---------------------------------------------------------------------------------
 

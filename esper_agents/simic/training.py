@@ -76,7 +76,7 @@ class Trainer:
             normalize_over="rollout",
             reward_scale=config.reward_scale,
             critic_warmup=config.critic_warmup * config.envs * config.episode_length,
-            group_baseline=config.group_seeds and config.envs > 1,
+            group_size=config.grouped,
             policy_kwargs=policy_arguments(
                 self.env,
                 critic=config.critic,
@@ -261,8 +261,8 @@ class Trainer:
         config, model = self.config, self.model
         log.clear()
         start, before = time.perf_counter(), dict(self.recorded.spent_s)
-        first = config.seed + self.round * (1 if config.group_seeds else config.envs)
-        self.env.seed_each([first + (0 if config.group_seeds else i) for i in range(config.envs)])
+        first = config.seed + self.round * config.groups
+        self.env.seed_each([first + i // config.grouped for i in range(config.envs)])
         model._last_obs = None  # so that the round begins with a reset
         steps = config.envs * config.episode_length
         model.learn(steps, callback=log, log_interval=None, reset_num_timesteps=False)

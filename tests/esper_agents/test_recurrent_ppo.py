@@ -392,8 +392,8 @@ def test_mistakes_are_errors_that_say_what_to_do():
     plain = MaskableRecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, device="cpu")
     with pytest.raises(ValueError, match="use_masking=False"):
         plain.learn(8)
-    with pytest.raises(ValueError, match="at least two"):
-        learner(envs=1, group_baseline=True)
+    with pytest.raises(ValueError, match="choose a divisor"):
+        learner(envs=3, group_size=2)
     model = learner()
     with pytest.raises(NotImplementedError, match="evaluate_sequences"):
         model.policy.evaluate_actions()
@@ -438,13 +438,13 @@ class SharedLuck(gymnasium.Env):
         return np.ones(1, np.float32), 0.1 * action + self.luck.normal(0, 10), self.steps == 8, False, {}
 
 
-@pytest.mark.parametrize(("group_baseline", "learned"), [(True, True), (False, False)])
-def test_luck_that_all_environments_share_is_no_advantage_in_a_group(group_baseline, learned):
+@pytest.mark.parametrize(("group_size", "learned"), [(8, True), (4, True), (1, False)])
+def test_luck_that_all_environments_share_is_no_advantage_in_a_group(group_size, learned):
     model = MaskableRecurrentPPO(
         "MlpLstmPolicy",
         DummyVecEnv([SharedLuck] * 8),
         use_masking=False,
-        group_baseline=group_baseline,
+        group_size=group_size,
         gamma=1.0,
         gae_lambda=1.0,
         n_steps=8,
@@ -467,13 +467,13 @@ def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_va
     returns, values, common = rng.normal(size=(3, steps, envs)).astype(np.float32)
     common[:] = common[:, :1]
 
-    def compared(returns, values, weights=None):
+    def compared(returns, values, weights=None, size=None):
         buffer = SequenceRolloutBuffer(
             steps, spaces.Box(0, 1, (1,)), spaces.Discrete(2), "cpu", n_envs=returns.shape[1], mask_size=None, seed=0
         )
         buffer.returns, buffer.values = returns, values
         buffer.weights = np.ones_like(returns) if weights is None else weights
-        return buffer.compare_within_steps(), buffer.advantages
+        return buffer.compare_within_groups(size or returns.shape[1]), buffer.advantages
 
     share, advantages = compared(returns, values)
     assert advantages.mean(1) == pytest.approx(0.0, abs=1e-5)
@@ -483,6 +483,8 @@ def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_va
     centred = [x - x.mean(1, keepdims=True) for x in (returns, values)]
     least = min(((centred[0] - c * centred[1]) ** 2).sum() for c in np.linspace(0, 1, 101))
     assert (advantages**2).sum() <= least + 1e-4
+    both = compared(np.hstack([returns, returns + common]), np.hstack([values, values]), size=envs)[1]
+    assert both == pytest.approx(np.hstack([advantages, advantages]), abs=1e-4)
     if envs > 2:  # a transition that nobody decided takes no part
         decided = np.ones_like(returns)
         decided[:, 0] = 0.0

@@ -119,6 +119,18 @@ def logged(folder):
     return [line for log in folder.rglob("rounds.jsonl") for line in log.read_text().splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("size", "seeds"), [("2", [5, 5, 6, 6, 7, 7, 8, 8]), ("1", [*range(5, 13)]), (None, [5] * 4 + [6] * 4)]
+)
+def test_the_environments_of_a_group_share_their_seeds(tmp_path, size, seeds):
+    more = [] if size is None else ["--group-size", size]
+    arguments = ["--envs", "4", "--rounds", "2", "--seed", "5", "--telemetry-dir", str(tmp_path)]
+    assert main(["ppo", *FLAGS, *arguments, *more]) == 0
+    events = [json.loads(line) for line in (only(tmp_path) / "events.jsonl").read_text().splitlines()]
+    episodes = [e for e in events if e["kind"] == "episode"]
+    assert sorted(e["episode_seed"] for e in episodes) == seeds
+
+
 def test_bad_checkpoints_are_clear_errors_before_any_work(tmp_path, capsys):
     trained(tmp_path / "run", rounds=2)
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
@@ -180,7 +192,7 @@ CHANGES = {
     "critic": "v",
     "critic_memory": True,
     "reward": "shaped",
-    "group_seeds": False,
+    "group_size": 1,
     "precision": "bf16",
     "learning_rate": 0.01,
     "env_json": HOSTS | {"rent": 0.5},
@@ -297,6 +309,7 @@ def test_a_preset_then_a_file_then_flags(tmp_path):
         (["--device", "gpu"], "there is no device 'gpu'"),
         (["--seed", "999999"], "training has those below 1000000"),
         (["--minibatches", "9"], "need as many --envs"),
+        (["--group-size", "3"], "make no groups of --group-size 3"),
         (["--gpu-preload"], "--gpu-preload: environments run on the CPU"),
         (["--config-json", "/nowhere.json"], "cannot read /nowhere.json"),
     ],
