@@ -63,6 +63,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "separate critic memory": {"critic_memory": True},
 }
 """Changes to the preset with independent seeds, tried on Tiny."""
+FORMER = "the preset, critic alone"
+"""Rows of the preset before advantages were taken within groups (commit 45280fd); that can no longer be run."""
 APART: dict[str, Any] = {"group_size": 1, "critic_warmup": 3}
 SETTINGS: dict[str, dict[str, Any]] = {
     USUAL: {},
@@ -147,7 +149,9 @@ def gains(mine: list[Row], wait: Row) -> NDArray[np.float64]:
 def found(task: str) -> dict[str, list[Row]]:
     """The rows of a task by setting, in the order of the seeds."""
     mine = sorted((r for r in rows.read(RESULTS) if r["task"] == task), key=lambda r: int(r["seed"]))
-    return {name: [r for r in mine if r["setting"] == name] for name in (*SCRIPTED, *SETTINGS)}
+    return {
+        name: [r for r in mine if r["setting"] == name] for name in dict.fromkeys((*SCRIPTED, USUAL, FORMER, *SETTINGS))
+    }
 
 
 def table(task: str) -> str:
