@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -128,10 +128,16 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def non_inferior(results: Results, name: str = LEARNED) -> str | None:
-    """Whether a controller loses at most `MARGIN` points of test accuracy to its final structure, at what cost."""
-    static = f"static_final:{name}"
+    """Whether a controller loses at most `MARGIN` points of test accuracy to its final structure, at what cost.
+
+    Of several training runs those count whose final structures were trained.
+    """
+    static = f"{suites.STATIC}:{name}"
     if name not in results.groups or static not in results.groups:
         return None
+    copied = {suites.copies(run[0].controller) for run in results.groups[static]}
+    mine = [run for run in results.groups[name] if run[0].controller in copied]
+    results = replace(results, groups={name: mine, static: results.groups[static]})
     sides = results.scores(name, TEST, 100.0), results.scores(static, TEST, 100.0)
     difference = estimate(statistics.mean_difference, *sides)
     share = results.mean(name, "flops_total") / results.mean(static, "flops_total")

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import statistics
-from benchmarks.compare import TEST, Results, place
+from benchmarks.compare import RETURN, TEST, Results, place
 from benchmarks.episodes import Row
 from esper_agents.pictures import draw_lives
 from esper_agents.runner import EpisodeRecord
@@ -48,6 +48,32 @@ def frontier(results: Results, path: Path) -> None:
     figure.suptitle(
         f"{results.task}: means with 95 % intervals; circles: nothing else is better in accuracy, FLOPs and stability"
     )
+    figure.savefig(path, dpi=90)
+
+
+def intervals(results: Results, path: Path) -> None:
+    """Every episode less WAIT's of the same seed, in return and in test accuracy, and the means with intervals."""
+    base = "wait" if "wait" in results.groups else next(iter(results.groups))
+    names = [name for name in results.groups if name != base]
+    figure = Figure(figsize=(13, 1.2 + 0.55 * len(names)), layout="constrained")
+    for axes, (field, label) in zip(
+        figure.subplots(1, 2, sharey=True), ((RETURN, "return"), (TEST, "test accuracy")), strict=True
+    ):
+        below = results.scores(base, field, 100.0)
+        for y, name in enumerate(names):
+            mine = results.scores(name, field, 100.0)
+            colour = colours(results)[name]
+            for i, run in enumerate(mine):
+                height = y + (i + 1) * 0.5 / (len(mine) + 1) - 0.1
+                axes.plot(run - below.mean(0), np.full(len(run), height), "|", color=colour, alpha=0.45, ms=15 / (len(mine) + 1))
+            found = statistics.estimate(statistics.mean_difference, mine, below)
+            bars = [[found.value - found.low], [found.high - found.value]]
+            axes.errorbar(found.value, y - 0.22, xerr=bars, fmt="o", color=colour, capsize=3)
+        axes.axvline(0.0, color="black", lw=0.8)
+        axes.set(xlabel=f"{label} over {base} on the same seed, points", yticks=range(len(names)), yticklabels=names)
+        axes.grid(axis="x", alpha=0.25)
+    axes.invert_yaxis()  # of both, which share it
+    figure.suptitle(f"{results.task}: every episode a stroke, a line for each training run; means with 95 % intervals")
     figure.savefig(path, dpi=90)
 
 
@@ -114,6 +140,7 @@ def record(row: Row) -> EpisodeRecord:
 
 PICTURES: dict[str, Callable[[Results, Path], None]] = {
     "frontier": frontier,
+    "intervals": intervals,
     "profiles": profiles,
     "curves": curves,
     "timelines": timelines,

@@ -8,8 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks import statistics
-from benchmarks.compare import Results, comparisons, dominated, non_inferior, place, return_on_growth
+from benchmarks.compare import RETURN, Results, comparisons, dominated, non_inferior, place, return_on_growth
 from benchmarks.episodes import Row, read
 from benchmarks.figures import PICTURES
 from benchmarks.pages import markdown
@@ -28,6 +30,8 @@ HEAD = (
     "runs",
     "return",
     "IQM",
+    "median",
+    "lower quartile",
     "test accuracy, %",
     "normalised",
     "stability",
@@ -57,12 +61,14 @@ def table(results: Results) -> list[list[str]]:
     for name, runs in results.groups.items():
         flops = results.mean(name, "flops_total")
         gain = return_on_growth(results, name)
+        returns = results.scores(name, RETURN, 100.0)
         lines.append(
             [
                 name,
                 str(len(runs)),
-                str(results.points(name, "episode_return")).replace("+", ""),
-                f"{statistics.interquartile_mean(results.scores(name, 'episode_return', 100.0)):.2f}",
+                str(results.points(name, RETURN)).replace("+", ""),
+                str(statistics.estimate(statistics.interquartile_mean, returns)).replace("+", ""),
+                *(f"{np.quantile(returns, q):.2f}" for q in (0.5, 0.25)),
                 str(results.points(name, "test_accuracy")).replace("+", ""),
                 normalised(results, name),
                 f"{results.mean(name, 'stability'):.3f}",
