@@ -65,7 +65,14 @@ def intervals(results: Results, path: Path) -> None:
             colour = colours(results)[name]
             for i, run in enumerate(mine):
                 height = y + (i + 1) * 0.5 / (len(mine) + 1) - 0.1
-                axes.plot(run - below.mean(0), np.full(len(run), height), "|", color=colour, alpha=0.45, ms=15 / (len(mine) + 1))
+                axes.plot(
+                    run - below.mean(0),
+                    np.full(len(run), height),
+                    "|",
+                    color=colour,
+                    alpha=0.45,
+                    ms=15 / (len(mine) + 1),
+                )
             found = statistics.estimate(statistics.mean_difference, mine, below)
             bars = [[found.value - found.low], [found.high - found.value]]
             axes.errorbar(found.value, y - 0.22, xerr=bars, fmt="o", color=colour, capsize=3)
