@@ -1,9 +1,7 @@
 """How the benchmark's policies are trained: ``python -m benchmarks.training run --task TASK --seed SEED | report``.
 
-A policy learns in two stages: on a *quarter* of its task, with all epochs but a quarter of the images each, where the
-same structures are good and an episode takes a third of the time; and, from there, on the task itself. Both are plain
-runs of ``python -m esper_agents.train ppo``; ``run``, in the repository, prints their commands. It skips what is
-finished, and a run that was stopped goes on. Policies and learning curves are kept in
+``run``, in the repository, is a plain run of ``python -m esper_agents.train ppo``, whose command it prints. It does
+nothing where a policy is finished, and a run that was stopped goes on. Policies and learning curves are kept in
 ``benchmarks/results/training/``; ``report`` draws the curves in ``docs/training.png``.
 """
 
@@ -29,68 +27,48 @@ PICTURE = Path("docs") / "training.png"
 
 DATA = {"cifar_baseline": "synthetic", "cifar_varied": "synthetic", "fashion_baseline": "fashion_mnist"}
 """Data set of each task."""
-QUARTER = '{"samples_per_epoch": 256, "val_samples": 256}'
-QUARTER_ROUNDS = 30
-ROUNDS = {"cifar_baseline": 10, "cifar_varied": 20, "fashion_baseline": 10}
-"""Rounds on the task itself."""
-FULL_ENTROPY = "0.003"
-"""Weight of the entropy bonus on the task itself, a third of the usual: what is worth nothing should not be done."""
-FULL_SEED = 100
-"""Added to the seed of a run for the task itself, so that the stages share no episode."""
-STAGES = {"quarter": "a quarter of the images", "full": "the task itself"}
+ROUNDS = {"cifar_baseline": 30, "cifar_varied": 60, "fashion_baseline": 30}
+"""Of each task; on CifarVaried every seed is another instance, so there is more to learn."""
 
 
-def name_of(stage: str, task: str, seed: int) -> str:
-    """The folder of a stage's results."""
-    return f"{stage}-{task}-{seed}"
-
-
-def flags(stage: str, task: str, seed: int) -> list[str]:
+def flags(task: str, seed: int) -> list[str]:
     """The flags of ``train ppo``."""
-    common = ["--preset", task, "--dataset", DATA[task], "--telemetry-dir", str(RUNS / name_of(stage, task, seed))]
-    if stage == "quarter":
-        return [*common, "--env-json", QUARTER, "--rounds", str(QUARTER_ROUNDS), "--seed", str(seed)]
-    start = RESULTS / name_of("quarter", task, seed) / POLICY
-    more = ["--start", str(start), "--ent-coef", FULL_ENTROPY, "--rounds", str(ROUNDS[task])]
-    return [*common, *more, "--seed", str(seed + FULL_SEED)]
+    run = ["--preset", task, "--dataset", DATA[task], "--rounds", str(ROUNDS[task]), "--seed", str(seed)]
+    return [*run, "--telemetry-dir", str(RUNS / f"{task}-{seed}")]
 
 
 def run(task: str, seed: int) -> int:
-    """Train one policy, or go on with it; return the exit status of the first stage that does not end well."""
-    for stage in STAGES:
-        kept = RESULTS / name_of(stage, task, seed)
-        if (kept / POLICY).exists():
-            continue
-        words = ["ppo", *flags(stage, task, seed)]
-        stopped = sorted((RUNS / kept.name).glob("*/checkpoints/*"))
-        if stopped:
-            words += ["--resume", str(stopped[-1].parents[1])]
-        print(shlex.join(["python", "-m", "esper_agents.train", *words]), flush=True)
-        if status := train.main(words):
-            return status
-        (folder,) = (RUNS / kept.name).iterdir()
-        kept.mkdir(parents=True, exist_ok=True)
-        for file in (LOG, POLICY):  # the policy last: it says that the stage is finished
-            shutil.copy(folder / file, kept / file)
+    """Train a policy, or go on with it; return the exit status."""
+    kept = RESULTS / f"{task}-{seed}"
+    if (kept / POLICY).exists():
+        return 0
+    words = ["ppo", *flags(task, seed)]
+    stopped = sorted((RUNS / kept.name).glob("*/checkpoints/*"))
+    if stopped:
+        words += ["--resume", str(stopped[-1].parents[1])]
+    print(shlex.join(["python", "-m", "esper_agents.train", *words]), flush=True)
+    if status := train.main(words):
+        return status
+    (folder,) = (RUNS / kept.name).iterdir()
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in (LOG, POLICY):  # the policy last: it says that the run is finished
+        shutil.copy(folder / file, kept / file)
     return 0
 
 
 def draw(path: Path) -> None:
-    """Draw the mean return of every round of every run, a panel for each task and stage."""
-    figure = Figure(figsize=(12, 3.2 * len(DATA)), layout="constrained")
-    panels: Any = figure.subplots(len(DATA), len(STAGES), squeeze=False, sharex="col")
-    for line, task in zip(panels, DATA, strict=True):
-        for axes, (stage, label) in zip(line, STAGES.items(), strict=True):
-            for folder in sorted(RESULTS.glob(name_of(stage, task, 0).removesuffix("0") + "*")):
-                rounds = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
-                returns = [row["round/return"] for row in rounds]
-                axes.plot(range(1, len(returns) + 1), returns, label=f"seed {folder.name.rpartition('-')[2]}")
-            axes.set(title=f"{task}: {label}", ylabel="mean return of 8 episodes")
-            axes.grid(alpha=0.25)
-            if axes.lines:
-                axes.legend(frameon=False, fontsize=8, title="training run", title_fontsize=8)
-    for axes in panels[-1]:
-        axes.set_xlabel("round")
+    """Draw the mean return of every round of every run, a panel for each task."""
+    figure = Figure(figsize=(5 * len(DATA), 3.6), layout="constrained")
+    panels: Any = figure.subplots(1, len(DATA), squeeze=False)
+    for axes, task in zip(panels.flat, DATA, strict=True):
+        for folder in sorted(RESULTS.glob(f"{task}-*")):
+            rounds = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
+            returns = [row["round/return"] for row in rounds]
+            axes.plot(range(1, len(returns) + 1), returns, label=folder.name.rpartition("-")[2])
+        axes.set(title=task, xlabel="round of 8 episodes", ylabel="mean return")
+        axes.grid(alpha=0.25)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8, title="training seed", title_fontsize=8)
     figure.savefig(path, dpi=90)
 
 
