@@ -54,7 +54,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
         group_size: so many environments next to each other are at the same point of the same problem at every step, as
             when their episodes have one seed and one length. Advantages are then taken against what the group got from
             there, as in group-relative policy optimisation (Shao et al. 2024, "DeepSeekMath"), here step by step, and
-            the critic is used as far as it still tells them apart (`SequenceRolloutBuffer.compare_within_groups`).
+            less what the critic and the rewards so far still say (`SequenceRolloutBuffer.compare_within_groups`).
         **kwargs: those of `sb3_contrib.RecurrentPPO`, with the same defaults.
 
     Raises:
@@ -205,7 +205,9 @@ class MaskableRecurrentPPO(RecurrentPPO):
             values = self.policy.predict_values(observations, states, starts, self._tensor(masks))
         rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
         if self.group_size > 1:
-            self.logger.record("train/critic_share", rollout_buffer.compare_within_groups(self.group_size))
+            of_critic, of_earned = rollout_buffer.compare_within_groups(self.group_size)
+            self.logger.record("train/baseline_critic", of_critic)
+            self.logger.record("train/baseline_earned", of_earned)
         callback.on_rollout_end()
         return True
 

@@ -119,32 +119,40 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def compare_within_groups(self, size: int) -> float:
+    def compare_within_groups(self, size: int) -> tuple[float, float]:
         """Take advantages against what the rest of the group got from the same step on.
 
-        An advantage becomes A' = (R - mean R) - c (V - mean V), R the return to go and the means over a step of the
-        group. The critic is kept as far as it tells a group's environments apart: c is the share of V that lowers the
-        variance of A' most. A mean that has one's own return in it shortens the expected gradient to 1 - 1/size of its
-        length; it does not turn it.
+        An advantage becomes A' = (R - mean R) - c (V - mean V) - d (P - mean P): R the return to go, V the critic's
+        guess of it, P the rewards of the episode so far, and the means over a step of the group. What was earned says
+        much about what is still to come: whoever had it early has less ahead. c and d are those that leave A' the
+        least variance over the rollout, so an untrained critic does no harm. None of this depends on the action that
+        is judged, but that R is in the mean and in the fit, which shortens the expected gradient a little.
 
         Args:
             size: how many environments make a group, those next to each other.
 
         Returns:
-            c, between 0 and 1.
+            c and d.
         """
         weights = self._grouped(self.weights, size)
         count = np.maximum(weights.sum(2, keepdims=True), 1.0)
 
         def centred(x: NDArray[np.float32]) -> NDArray[np.float64]:
             x = self._grouped(x, size)
-            return np.asarray(weights * (x - (weights * x).sum(2, keepdims=True) / count), np.float64)
+            return np.asarray(weights * (x - (weights * x).sum(2, keepdims=True) / count), np.float64).ravel()
 
-        returns, values = centred(self.returns), centred(self.values)
-        spread = float((values**2).sum())
-        share = float(np.clip((returns * values).sum() / spread, 0.0, 1.0)) if spread else 0.0
-        self.advantages = (returns - share * values).astype(np.float32).reshape(self.advantages.shape)
-        return share
+        known = np.stack([centred(self.values), centred(self._earned())], 1)
+        returns = centred(self.returns)
+        fit = np.linalg.lstsq(known, returns, rcond=1e-6)[0]
+        self.advantages = (returns - known @ fit).astype(np.float32).reshape(self.advantages.shape)
+        return float(fit[0]), float(fit[1])
+
+    def _earned(self) -> NDArray[np.float32]:
+        """The rewards of the episode, since the rollout began, before each step: T x N."""
+        earned = np.zeros_like(self.rewards)
+        for t in range(1, len(earned)):
+            earned[t] = (earned[t - 1] + self.rewards[t - 1]) * (1.0 - self.episode_starts[t])
+        return earned
 
     def _grouped(self, x: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         """T x N as T x groups x size."""

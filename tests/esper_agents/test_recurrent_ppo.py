@@ -460,33 +460,45 @@ def test_luck_that_all_environments_share_is_no_advantage_in_a_group(group_size,
     assert (float(model.rollout_buffer.actions.mean()) > 0.9) == learned
 
 
-@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**32 - 1))
+@given(st.integers(2, 5), st.integers(4, 9), st.integers(0, 2**32 - 1))
 @settings(max_examples=50, deadline=None)
 def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_variance(envs, steps, seed):
     rng = np.random.default_rng(seed)
-    returns, values, common = rng.normal(size=(3, steps, envs)).astype(np.float32)
+    returns, values, rewards, common = rng.normal(size=(4, steps, envs)).astype(np.float32)
+    starts = rng.random((steps, envs)) < 0.2
     common[:] = common[:, :1]
 
-    def compared(returns, values, weights=None, size=None):
+    def compared(returns, values, rewards, starts, weights=None, size=None):
+        count = returns.shape[1]
         buffer = SequenceRolloutBuffer(
-            steps, spaces.Box(0, 1, (1,)), spaces.Discrete(2), "cpu", n_envs=returns.shape[1], mask_size=None, seed=0
+            steps, spaces.Box(0, 1, (1,)), spaces.Discrete(2), "cpu", n_envs=count, mask_size=None, seed=0
         )
-        buffer.returns, buffer.values = returns, values
+        buffer.returns, buffer.values, buffer.rewards = returns, values, rewards
+        buffer.episode_starts = starts.astype(np.float32)
         buffer.weights = np.ones_like(returns) if weights is None else weights
-        return buffer.compare_within_groups(size or returns.shape[1]), buffer.advantages
+        return buffer.compare_within_groups(size or count), buffer.advantages
 
-    share, advantages = compared(returns, values)
-    assert advantages.mean(1) == pytest.approx(0.0, abs=1e-5)
-    again, moved = compared(returns + common, values - common)
-    assert again == pytest.approx(share, abs=1e-4)
-    assert moved == pytest.approx(advantages, abs=1e-4)
-    centred = [x - x.mean(1, keepdims=True) for x in (returns, values)]
-    least = min(((centred[0] - c * centred[1]) ** 2).sum() for c in np.linspace(0, 1, 101))
-    assert (advantages**2).sum() <= least + 1e-4
-    both = compared(np.hstack([returns, returns + common]), np.hstack([values, values]), size=envs)[1]
-    assert both == pytest.approx(np.hstack([advantages, advantages]), abs=1e-4)
+    fit, advantages = compared(returns, values, rewards, starts)
+    assert advantages.mean(1) == pytest.approx(0.0, abs=1e-4)
+    again, moved = compared(returns + common, values - common, rewards, starts)
+    assert again == pytest.approx(fit, rel=1e-3, abs=1e-3)
+    assert moved == pytest.approx(advantages, abs=1e-3)
+    earned = np.zeros((steps, envs))
+    for env in range(envs):
+        for t in range(1, steps):
+            earned[t, env] = 0.0 if starts[t, env] else earned[t - 1, env] + rewards[t - 1, env]
+    centred = [x - x.mean(1, keepdims=True) for x in (returns, values, earned)]
+    for c, d in [fit, (0.0, 0.0), (1.0, 0.0), (0.0, -1.0), *rng.normal(fit, 0.1, (10, 2))]:
+        other = centred[0] - c * centred[1] - d * centred[2]
+        assert (advantages**2).sum() <= (other**2).sum() + 1e-3
+        if (c, d) == fit:
+            assert advantages == pytest.approx(other, abs=1e-3)
+    twice = [np.hstack([x, x]) for x in (returns, values, rewards, starts)]
+    twice[0] += np.hstack([common, -common])
+    assert compared(*twice, size=envs)[1] == pytest.approx(np.hstack([advantages, advantages]), abs=1e-3)
     if envs > 2:  # a transition that nobody decided takes no part
         decided = np.ones_like(returns)
         decided[:, 0] = 0.0
-        _, rest = compared(returns[:, 1:], values[:, 1:])
-        assert compared(returns, values, decided)[1][:, 1:] == pytest.approx(rest, abs=1e-4)
+        _, rest = compared(*(x[:, 1:] for x in (returns, values, rewards, starts)))
+        mine = compared(returns, values, rewards, starts, decided)[1]
+        assert mine[:, 1:] == pytest.approx(rest, abs=1e-3)
