@@ -468,7 +468,7 @@ def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_va
     starts = rng.random((steps, envs)) < 0.2
     common[:] = common[:, :1]
 
-    def compared(returns, values, rewards, starts, weights=None, size=None):
+    def compared(returns, values, rewards, starts, *, weights=None, size=None):
         count = returns.shape[1]
         buffer = SequenceRolloutBuffer(
             steps, spaces.Box(0, 1, (1,)), spaces.Discrete(2), "cpu", n_envs=count, mask_size=None, seed=0
@@ -500,5 +500,5 @@ def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_va
         decided = np.ones_like(returns)
         decided[:, 0] = 0.0
         _, rest = compared(*(x[:, 1:] for x in (returns, values, rewards, starts)))
-        mine = compared(returns, values, rewards, starts, decided)[1]
+        mine = compared(returns, values, rewards, starts, weights=decided)[1]
         assert mine[:, 1:] == pytest.approx(rest, abs=1e-3)
