@@ -295,7 +295,7 @@ def test_a_preset_then_a_file_then_flags(tmp_path):
     file.write_text(json.dumps({"preset": "tiny", "envs": 3, "devices": ["cpu"], "learning_rate": 0.5}))
     config = base_config(["ppo", "--config-json", str(file)])
     assert (config.task, config.envs, config.devices, config.learning_rate) == ("tiny", 3, ("cpu",), 0.5)
-    assert base_config(["ppo", f"--config-json={file}", "--preset", "cifar_varied"]).task == "cifar_varied"
+    assert base_config(["ppo", f"--config-json={file}", "--preset", "fashion_baseline"]).task == "fashion_baseline"
 
 
 @pytest.mark.parametrize(
