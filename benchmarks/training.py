@@ -49,7 +49,7 @@ def run(task: str, seed: int) -> int:
     print(shlex.join(["python", "-m", "esper_agents.train", *words]), flush=True)
     if status := train.main(words):
         return status
-    (folder,) = (RUNS / kept.name).iterdir()
+    folder = sorted((RUNS / kept.name).glob(f"*/{POLICY}"))[-1].parent
     kept.mkdir(parents=True, exist_ok=True)
     for file in (LOG, POLICY):  # the policy last: it says that the run is finished
         shutil.copy(folder / file, kept / file)

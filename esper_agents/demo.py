@@ -28,7 +28,6 @@ SETTINGS: Final[dict[str, Any]] = PRESETS["cifar_baseline"] | {
     "env_json": {"samples_per_epoch": 256, "val_samples": 256},
     "episode_length": 50,
     "envs": 4,
-    "critic_warmup": 1,
     "rounds": 10,
     "telemetry_dir": "demo",
 }

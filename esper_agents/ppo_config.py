@@ -18,8 +18,8 @@ _SMALL: dict[str, Any] = {"envs": 8, "memory_size": 128, "learning_rate": 1e-3, 
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"task": name, **_SMALL} for name in ("cifar_baseline", "cifar_varied", "fashion_baseline", "tiny")
 }
-PRESETS["cifar_varied"]["group_size"] = 4  # its seeds are different tasks: more of them a round
 """Hyperparameters by name; what a preset does not say is the default."""
+PRESETS["cifar_varied"]["group_size"] = 4  # its seeds are different tasks: more of them a round
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

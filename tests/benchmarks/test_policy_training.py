@@ -31,6 +31,7 @@ def test_a_policy_is_trained_once_by_the_command_that_is_printed(capsys):
 
 
 def test_a_run_that_was_stopped_goes_on(monkeypatch, capsys):
+    (training.RUNS / "tiny-0" / "tiny-seed0-20000101-000000").mkdir(parents=True)  # stopped before its first checkpoint
     monkeypatch.setattr(training, "ROUNDS", {"tiny": 1})
     assert training.train.main(["ppo", *training.flags("tiny", 0)]) == 0
     monkeypatch.setattr(training, "ROUNDS", {"tiny": 2})
