@@ -1,7 +1,9 @@
 """How the benchmark's policies are trained: ``python -m benchmarks.training run --task TASK --seed SEED | report``.
 
-``run``, in the repository, is a plain run of ``python -m esper_agents.train ppo``, whose command it prints. It does
-nothing where a policy is finished, and a run that was stopped goes on. Policies and learning curves are kept in
+A policy learns in two stages: first on a *quarter* of its task, with all epochs but a quarter of the images each, where
+an episode takes a third of the time and the same things are worth doing; from there, on the task itself. Both are
+plain runs of ``python -m esper_agents.train ppo``, whose commands ``run``, in the repository, prints. It skips what is
+finished, and a run that was stopped goes on. Policies and learning curves are kept in
 ``benchmarks/results/training/``; ``report`` draws the curves in ``docs/training.png``.
 """
 
@@ -27,48 +29,64 @@ PICTURE = Path("docs") / "training.png"
 
 DATA = {"cifar_baseline": "synthetic", "cifar_varied": "synthetic", "fashion_baseline": "fashion_mnist"}
 """Data set of each task."""
-ROUNDS = {"cifar_baseline": 30, "cifar_varied": 60, "fashion_baseline": 30}
-"""Of each task; on CifarVaried every seed is another instance, so there is more to learn."""
+QUARTER = {"samples_per_epoch": 256, "val_samples": 256}
+"""What makes a quarter of a task."""
+ROUNDS = {"cifar_baseline": (12, 20), "cifar_varied": (24, 40), "fashion_baseline": (12, 20)}
+"""Of the quarter and of the task; on CifarVaried every seed is another instance, so there is more to learn."""
+FULL_SEED = 1000
+"""Added to the seed of a run on the task itself, so that the stages share no episode."""
 
 
-def flags(task: str, seed: int) -> list[str]:
+def folder_of(task: str, seed: int, quarter: bool) -> str:
+    """The folder of a stage's results."""
+    return f"{task}-{'quarter-' if quarter else ''}{seed}"
+
+
+def flags(task: str, seed: int, quarter: bool) -> list[str]:
     """The flags of ``train ppo``."""
-    run = ["--preset", task, "--dataset", DATA[task], "--rounds", str(ROUNDS[task]), "--seed", str(seed)]
-    return [*run, "--telemetry-dir", str(RUNS / f"{task}-{seed}")]
+    common = ["--preset", task, "--dataset", DATA[task], "--telemetry-dir", str(RUNS / folder_of(task, seed, quarter))]
+    first, second = ROUNDS[task]
+    if quarter:
+        return [*common, "--env-json", json.dumps(QUARTER), "--rounds", str(first), "--seed", str(seed)]
+    start = RESULTS / folder_of(task, seed, True) / POLICY
+    return [*common, "--start", str(start), "--rounds", str(second), "--seed", str(seed + FULL_SEED)]
 
 
 def run(task: str, seed: int) -> int:
-    """Train a policy, or go on with it; return the exit status."""
-    kept = RESULTS / f"{task}-{seed}"
-    if (kept / POLICY).exists():
-        return 0
-    words = ["ppo", *flags(task, seed)]
-    stopped = sorted((RUNS / kept.name).glob("*/checkpoints/*"))
-    if stopped:
-        words += ["--resume", str(stopped[-1].parents[1])]
-    print(shlex.join(["python", "-m", "esper_agents.train", *words]), flush=True)
-    if status := train.main(words):
-        return status
-    folder = sorted((RUNS / kept.name).glob(f"*/{POLICY}"))[-1].parent
-    kept.mkdir(parents=True, exist_ok=True)
-    for file in (LOG, POLICY):  # the policy last: it says that the run is finished
-        shutil.copy(folder / file, kept / file)
+    """Train a policy, or go on with it; return the exit status of the first stage that does not end well."""
+    for quarter in (True, False):
+        kept = RESULTS / folder_of(task, seed, quarter)
+        if (kept / POLICY).exists():
+            continue
+        words = ["ppo", *flags(task, seed, quarter)]
+        stopped = sorted((RUNS / kept.name).glob("*/checkpoints/*"))
+        if stopped:
+            words += ["--resume", str(stopped[-1].parents[1])]
+        print(shlex.join(["python", "-m", "esper_agents.train", *words]), flush=True)
+        if status := train.main(words):
+            return status
+        folder = sorted((RUNS / kept.name).glob(f"*/{POLICY}"))[-1].parent
+        kept.mkdir(parents=True, exist_ok=True)
+        for file in (LOG, POLICY):  # the policy last: it says that the stage is finished
+            shutil.copy(folder / file, kept / file)
     return 0
 
 
 def draw(path: Path) -> None:
-    """Draw the mean return of every round of every run, a panel for each task."""
-    figure = Figure(figsize=(5 * len(DATA), 3.6), layout="constrained")
-    panels: Any = figure.subplots(1, len(DATA), squeeze=False)
-    for axes, task in zip(panels.flat, DATA, strict=True):
-        for folder in sorted(RESULTS.glob(f"{task}-*")):
-            rounds = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
-            returns = [row["round/return"] for row in rounds]
-            axes.plot(range(1, len(returns) + 1), returns, label=folder.name.rpartition("-")[2])
-        axes.set(title=task, xlabel="round of 8 episodes", ylabel="mean return")
-        axes.grid(alpha=0.25)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8, title="training seed", title_fontsize=8)
+    """Draw the mean return of every round of every run, a panel for each stage and task."""
+    figure = Figure(figsize=(5 * len(DATA), 6.4), layout="constrained")
+    panels: Any = figure.subplots(2, len(DATA), squeeze=False)
+    for line, quarter in zip(panels, (True, False), strict=True):
+        for axes, task in zip(line, DATA, strict=True):
+            for folder in sorted(RESULTS.glob(folder_of(task, 0, quarter).removesuffix("0") + "[0-9]*")):
+                rounds = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
+                returns = [row["round/return"] for row in rounds]
+                axes.plot(range(1, len(returns) + 1), returns, label=folder.name.rpartition("-")[2])
+            axes.set(title=f"{task}, a quarter" if quarter else task)
+            axes.set(xlabel="round of 8 episodes", ylabel="mean return")
+            axes.grid(alpha=0.25)
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=8, title="training seed", title_fontsize=8)
     figure.savefig(path, dpi=90)
 
 
