@@ -29,6 +29,7 @@ class Estimate:
     low: float
     high: float
     p: float
+    seeds: int
 
     def __str__(self) -> str:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
@@ -76,7 +77,7 @@ def estimate(
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     below, above = np.sum(drawn <= null), np.sum(drawn >= null)
     p = min(1.0, 2.0 * (1.0 + min(below, above)) / (1.0 + resamples))
-    return Estimate(float(statistic(*sides)), float(low), float(high), float(p))
+    return Estimate(float(statistic(*sides)), float(low), float(high), float(p), count)
 
 
 def mean(scores: Scores) -> float:
@@ -87,6 +88,11 @@ def mean(scores: Scores) -> float:
 def mean_difference(a: Scores, b: Scores) -> float:
     """The mean of a - b."""
     return float(a.mean() - b.mean())
+
+
+def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """The mean of a - b, one score of either a seed."""
+    return estimate(mean_difference, as_scores(a), as_scores(b))
 
 
 def probability_of_improvement(a: Scores, b: Scores) -> float:

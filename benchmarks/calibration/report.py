@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.calibration.plan import EXPERIMENTS, HEAVIEST, LATE_EPOCHS, NEVER, SCHEDULES, VARIED_SCHEDULES
 from benchmarks.calibration.run import read_rows
-from benchmarks.calibration.statistics import Interval, paired
 from benchmarks.pages import markdown
 from benchmarks.rows import Row
+from benchmarks.statistics import Estimate, paired
 from esper_env.tasks import BUILT_IN
 
 
@@ -118,7 +118,7 @@ def _on_common_seeds(rows: list[Row], names: Iterable[tuple[str, str | None]]) -
     return [r for r in rows if r["seed"] in common]
 
 
-def judgement(rows: list[Row], rent: float, chosen: str) -> list[tuple[str, Interval]]:
+def judgement(rows: list[Row], rent: float, chosen: str) -> list[tuple[str, Estimate]]:
     """Paired differences in net value on the fresh seeds that all three schedules have been run on."""
     rows = _on_common_seeds(rows, [(name, None) for name in (chosen, NEVER, HEAVIEST)])
     if not rows:
@@ -160,7 +160,7 @@ RENT_FACTORS = tuple(8.0 ** (k / 2) for k in range(-2, 3))
 """Evenly over the range of `varied_instance`, in the logarithm."""
 
 
-def closed_loop(rows: list[Row], rent: float) -> tuple[str, Interval] | None:
+def closed_loop(rows: list[Row], rent: float) -> tuple[str, Estimate] | None:
     """Best schedule per instance minus best single schedule; each is judged on a seed and chosen on the others.
 
     An instance here is what trains (width, impaired block, noise, rate) with a rent factor from a grid; only those
@@ -220,7 +220,7 @@ def figures(folder: Path) -> dict[str, str]:
             chosen = best_schedule(rows[f"choose-{kind}"], rent)
             differences = judgement(judged, rent, chosen)
             if differences:
-                table = [[name, str(interval), str(interval.n)] for name, interval in differences]
+                table = [[name, str(interval), str(interval.seeds)] for name, interval in differences]
                 out[f"judge-{kind}"] = markdown(["net value, paired by seed", "points", "seeds"], table)
             if kind == "fashion":
                 out["fashion"] = fashion(judged, chosen)
@@ -231,7 +231,7 @@ def figures(folder: Path) -> dict[str, str]:
     varied = closed_loop(rows["varied"], _rent("Esper/CifarVaried-v0"))
     if varied:
         single, interval = varied
-        table = [[single, str(interval), str(interval.n)]]
+        table = [[single, str(interval), str(interval.seeds)]]
         head = ["best single schedule", "best per instance - best single, points", "instances"]
         out["varied"] = markdown(head, table)
     return out

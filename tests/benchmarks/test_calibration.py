@@ -1,12 +1,9 @@
-"""Calibration: the plan, the statistics and the page, on rows written here and one tiny real episode."""
+"""Calibration: the plan and the page, on rows written here and one tiny real episode."""
 
 import json
-from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.calibration.plan import (
     EXPERIMENTS,
@@ -20,7 +17,6 @@ from benchmarks.calibration.plan import (
 )
 from benchmarks.calibration.report import best_schedule, closed_loop, figures, judgement, net_value, rates
 from benchmarks.calibration.run import read_rows, run_jobs
-from benchmarks.calibration.statistics import paired
 from benchmarks.pages import fill
 
 TINY = {"episode_length": 16, "samples_per_epoch": 32, "val_samples": 128, "batch_size": 16, "host_lr": 0.05}
@@ -55,28 +51,6 @@ def test_a_judge_needs_a_schedule():
         list(EXPERIMENTS["judge-cifar"](None))
 
 
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=12))
-def test_paired_intervals_hold_the_mean_of_the_differences(pairs):
-    a, b = zip(*pairs, strict=True)
-    interval = paired(a, b)
-    assert interval.mean == pytest.approx(np.mean(np.subtract(a, b)), abs=1e-9)
-    assert interval.low <= interval.mean + 1e-9 and interval.mean <= interval.high + 1e-9
-    assert interval.n == len(pairs)
-
-
-def test_paired_interval_against_every_resample():
-    differences = np.array([0.0, 1.0, 3.0, 4.0])
-    means = [np.mean(resample) for resample in product(differences, repeat=4)]
-    interval = paired(list(differences), [0.0] * 4)
-    low, high = np.quantile(means, [0.025, 0.975])
-    assert interval.low == pytest.approx(low, abs=0.26) and interval.high == pytest.approx(high, abs=0.26)
-
-
-def test_values_that_are_no_pairs_are_refused():
-    with pytest.raises(ValueError, match="no pairs"):
-        paired([1.0, 2.0], [1.0])
-
-
 def test_rent_decides_which_schedule_is_best():
     rows = [row(NEVER, s, 0.5) for s in range(3)] + [row(HEAVIEST, s, 0.6, 2_000) for s in range(3)]
     assert net_value(rows[-1], 0.02) == pytest.approx(56.0)
@@ -90,8 +64,8 @@ def test_a_judgement_uses_the_seeds_that_all_were_run_on():
     assert judgement(rows, 0.0, chosen) == []
     rows += [row(HEAVIEST, s, 0.7 + 0.1 * s) for s in range(2, 4)]
     (over_never, gain), (_, loss) = judgement(rows, 0.0, chosen)
-    assert over_never == f"{chosen} - {NEVER}" and gain.n == loss.n == 2
-    assert gain.mean == pytest.approx(10.0) and loss.mean == pytest.approx(-10.0)
+    assert over_never == f"{chosen} - {NEVER}" and gain.seeds == loss.seeds == 2
+    assert gain.value == pytest.approx(10.0) and loss.value == pytest.approx(-10.0)
 
 
 def test_closed_loop_gain_is_judged_on_the_seed_it_was_not_chosen_on():
@@ -106,7 +80,7 @@ def test_closed_loop_gain_is_judged_on_the_seed_it_was_not_chosen_on():
         ]
 
     _, real = closed_loop(rows(lambda i, name, _: 0.7 if name == VARIED_SCHEDULES[i % 3] else 0.5), 0.0)
-    assert real.mean == pytest.approx(100 * 0.2 * 2 / 3)
+    assert real.value == pytest.approx(100 * 0.2 * 2 / 3)
     rng = np.random.default_rng(0)
     _, noise = closed_loop(rows(lambda i, name, seed: 0.5 + 0.1 * rng.random()), 0.0)
     assert noise.low < 0 < noise.high

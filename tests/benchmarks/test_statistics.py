@@ -23,7 +23,16 @@ def test_the_interval_of_a_paired_difference_is_that_of_scipy():
     ).confidence_interval
     assert ours.value == pytest.approx(np.mean(a - b))
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-    assert ours == s.estimate(s.mean_difference, a, b), "it is seeded"
+    assert ours == s.paired(a[0], b[0]), "it is seeded"
+    assert ours.seeds == 30
+
+
+def test_the_interval_of_four_pairs_is_that_of_every_resample():
+    differences = np.array([0.0, 1.0, 3.0, 4.0])
+    means = [np.mean(resample) for resample in product(differences, repeat=4)]
+    interval = s.paired(differences, np.zeros(4))
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert interval.low == pytest.approx(low, abs=0.26) and interval.high == pytest.approx(high, abs=0.26)
 
 
 def test_pairing_takes_the_seeds_noise_away_and_runs_add_their_own():
