@@ -57,8 +57,9 @@ class PPOConfig(EnvironmentConfig):
     critic_warmup: Annotated[int, Field(ge=0)] = 0
     """Rounds at the start in which only the critic learns; of use with --group-size 1."""
     start: str = "patient"
-    """What learning begins with. An untrained policy: patient tries all operations and prunes rarely, uniform draws any
-    legal action. Or a trained one, as from a cheaper version of the task: its file, or the name of a shipped one."""
+    """What learning begins with. An untrained policy: patient tries all operations, but rarely those that set a seed
+    back, uniform draws any legal action. Or a trained one, as from a cheaper version of the task: its file, or the name
+    of a shipped one."""
     memory_size: Annotated[int, Field(ge=1)] = 512
     """Width of the LSTM and of the features before it."""
     memory: Literal["lstm", "none"] = "lstm"

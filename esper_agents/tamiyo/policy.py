@@ -22,8 +22,11 @@ from esper_env.leyline.observation import BASE_SIZE, BLUEPRINT_BITS, MAX_BLUEPRI
 EMBEDDING = 4
 """Learned numbers that take the place of a slot's blueprint code, which has as many bits."""
 
+SETBACKS: Final = (Op.PRUNE, Op.SET_ALPHA_TARGET)
+"""What moves a seed away from being kept: it is gone, or its ramp begins again."""
+
 PATIENCE: Final = 3.0
-"""How much less likely, in nats, PRUNE is at a patient start than any other operation."""
+"""How much less likely, in nats, a setback is at a patient start than any other operation."""
 
 
 class BlueprintFeatures(BaseFeaturesExtractor):
@@ -154,14 +157,14 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
 
 
 def patient_start(actions: Sequence[Action]) -> list[float]:
-    """Return the logits with which every operation but PRUNE is equally likely, and PRUNE rare: (A,).
+    """Return the logits with which all operations are equally likely, but `SETBACKS` rare: (A,).
 
     A seed is pruned in one step but needs some twenty to be fossilised, and most actions germinate. Drawn uniformly,
     actions almost never finish a seed, so that nothing is learned of finishing. This is where learning begins, and
     no bound on where it goes.
     """
     count = Counter(action.op for action in actions)
-    return [-math.log(count[a.op]) - (PATIENCE if a.op is Op.PRUNE else 0.0) for a in actions]
+    return [-math.log(count[a.op]) - (PATIENCE if a.op in SETBACKS else 0.0) for a in actions]
 
 
 def policy_arguments(
