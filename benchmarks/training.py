@@ -37,8 +37,8 @@ FULL_SEED = 1000
 """Added to the seed of a run on the task itself, so that the stages share no episode."""
 
 
-def folder_of(task: str, seed: int, quarter: bool) -> str:
-    """The folder of a stage's results."""
+def folder_of(task: str, seed: int | str, quarter: bool) -> str:
+    """The folder of a stage's results; a pattern of folders if the seed is one."""
     return f"{task}-{'quarter-' if quarter else ''}{seed}"
 
 
@@ -78,7 +78,7 @@ def draw(path: Path) -> None:
     panels: Any = figure.subplots(2, len(DATA), squeeze=False)
     for line, quarter in zip(panels, (True, False), strict=True):
         for axes, task in zip(line, DATA, strict=True):
-            for folder in sorted(RESULTS.glob(folder_of(task, 0, quarter).removesuffix("0") + "[0-9]*")):
+            for folder in sorted(RESULTS.glob(folder_of(task, "[0-9]*", quarter))):
                 rounds = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
                 returns = [row["round/return"] for row in rounds]
                 axes.plot(range(1, len(returns) + 1), returns, label=folder.name.rpartition("-")[2])
