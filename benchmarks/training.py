@@ -73,11 +73,14 @@ def run(task: str, seed: int) -> int:
 
 
 def draw(path: Path) -> None:
-    """Draw the mean return of every round of every run, a panel for each stage and task."""
-    figure = Figure(figsize=(5 * len(DATA), 6.4), layout="constrained")
-    panels: Any = figure.subplots(2, len(DATA), squeeze=False)
+    """Draw the mean return of every round of every finished stage, a panel for each stage of each task with any."""
+    tasks = [task for task in DATA if any(RESULTS.glob(folder_of(task, "[0-9]*", True)))]
+    if not tasks:
+        raise SystemExit(f"nothing in {RESULTS}: train a policy first (python -m benchmarks.training run --help)")
+    figure = Figure(figsize=(5 * len(tasks), 6.4), layout="constrained")
+    panels: Any = figure.subplots(2, len(tasks), squeeze=False)
     for line, quarter in zip(panels, (True, False), strict=True):
-        for axes, task in zip(line, DATA, strict=True):
+        for axes, task in zip(line, tasks, strict=True):
             for folder in sorted(RESULTS.glob(folder_of(task, "[0-9]*", quarter))):
                 rounds = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
                 returns = [row["round/return"] for row in rounds]
