@@ -90,6 +90,8 @@ def draw(path: Path) -> None:
             axes.grid(alpha=0.25)
             if axes.lines:
                 axes.legend(frameon=False, fontsize=8, title="training seed", title_fontsize=8)
+            else:
+                axes.set_visible(False)
     figure.savefig(path, dpi=90)
 
 

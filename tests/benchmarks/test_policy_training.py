@@ -33,6 +33,11 @@ def test_a_policy_is_trained_once_by_the_commands_that_are_printed(capsys):
     assert training.PICTURE.stat().st_size > 10_000
 
 
+def test_a_report_of_nothing_says_what_to_do():
+    with pytest.raises(SystemExit, match="train a policy first"):
+        training.main(["report"])
+
+
 def test_a_run_that_was_stopped_goes_on(monkeypatch, capsys):
     (training.RUNS / "tiny-quarter-0" / "tiny-seed0-20000101-000000").mkdir(parents=True)  # before its first checkpoint
     assert training.train.main(["ppo", *training.flags("tiny", 0, True)]) == 0
