@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -24,12 +23,15 @@ RETURN, TEST = "episode_return", "test_accuracy"
 
 
 def group(row: Row) -> str:
-    """The controllers that are training runs of the same thing, by one name."""
+    """The controllers that are training runs of the same thing, by one name.
+
+    A policy that was trained on another task, or with other arguments, is not "learned" but "learned on" that.
+    """
     name, _, copied = row.controller.partition(":")
     static = suites.copies(row.controller) is not None
     if (copied if static else name).partition(":")[0] == LEARNED:
         own = row.trained_on == row.task
-        learned = LEARNED if own else f"{LEARNED} on {row.trained_on.removeprefix('Esper/').removesuffix('-v0')}"
+        learned = LEARNED if own else f"{LEARNED} on {row.trained_on.removeprefix('Esper/').replace('-v0', '', 1)}"
         return f"{name}:{learned}" if static else learned
     return row.controller
 
@@ -44,6 +46,8 @@ class Results:
     """By group: a list for each of its training runs, in the order of `seeds`."""
     failed: list[Row]
     """Rows that ended with an error; their seeds are left out everywhere."""
+    incomplete: dict[str, int]
+    """How many of the seeds that some controller has another one lacks; they are left out everywhere."""
 
     @classmethod
     def of(cls, task: str, rows: Sequence[Row]) -> Results:
@@ -53,13 +57,20 @@ class Results:
         runs: dict[str, dict[int, Row]] = {}
         for row in mine:
             runs.setdefault(row.controller, {})[row.seed] = row
+        every = {row.seed for row in mine}
+        incomplete = {name: len(every) - len(by_seed) for name, by_seed in runs.items() if len(by_seed) < len(every)}
         common = set.intersection(*(set(by_seed) for by_seed in runs.values())) if runs else set()
         seeds = tuple(sorted(common - {row.seed for row in failed}))
         groups: dict[str, list[list[Row]]] = {}
-        for by_seed in runs.values():
-            if seeds:
-                groups.setdefault(group(by_seed[seeds[0]]), []).append([by_seed[seed] for seed in seeds])
-        return cls(task, seeds, groups, failed)
+        seen = set()
+        for by_seed in runs.values() if seeds else ():
+            rows_of = [by_seed[seed] for seed in seeds]
+            name, policy = group(rows_of[0]), rows_of[0].controller_hash
+            if rows_of[0].trained_on and (name, policy) in seen:
+                continue  # one policy by two names is one run
+            seen.add((name, policy))
+            groups.setdefault(name, []).append(rows_of)
+        return cls(task, seeds, groups, failed, incomplete)
 
     def scores(self, name: str, field: str, scale: float = 1.0) -> Scores:
         """(runs, seeds) of a field."""
@@ -85,7 +96,7 @@ class Comparison:
     """Probability of improvement; its p-value is against 1/2."""
     runs: int
     p: float
-    """Of the difference, corrected for the number of primary comparisons on the task."""
+    """Of the difference; of a primary comparison, corrected for how many there are on the task."""
 
     @property
     def settled(self) -> bool:
@@ -94,16 +105,20 @@ class Comparison:
 
     def words(self) -> str:
         """What may be said."""
-        who = f"these {self.runs} {self.a} policies" if self.a == LEARNED and self.runs < 3 else self.a
-        who = f"this {self.a} policy" if self.a == LEARNED and self.runs == 1 else who
-        if not self.settled:
-            return f"Not settled: {who} against {self.b} ({self.difference} points of return, {_p(self.p)})."
-        verb = "is better than" if self.difference.value > 0 else "is worse than"
-        chance = self.improvement
+        who, chance = called(self.a, self.runs), self.improvement
+        verb = "better than" if self.difference.value > 0 else "worse than"
+        verdict = f"Settled: {who} is {verb}" if self.settled else f"Not settled: {who} against"
         return (
-            f"Settled: {who} {verb} {self.b}, by {self.difference} points of return ({_p(self.p)}); better on a "
-            f"seed with probability {chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]."
+            f"{verdict} {self.b}, {self.difference} points of return ({_p(self.p)}); better on a seed with probability "
+            f"{chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]."
         )
+
+
+def called(name: str, runs: int) -> str:
+    """What a group may be called: fewer than three training runs speak for themselves only."""
+    if not name.startswith(LEARNED) or runs >= 3:
+        return name
+    return f"this policy ({name})" if runs == 1 else f"these {runs} policies ({name})"
 
 
 def _p(p: float) -> str:
@@ -114,39 +129,51 @@ def comparisons(results: Results) -> list[Comparison]:
     """The primary comparisons that the rows allow."""
     pairs = [*PRIMARY, *([SEARCHED] if "Varied" in results.task else [])]
     there = [(a, b) for a, b in pairs if a in results.groups and b in results.groups]
-    found = {}
-    for a, b in there:
-        sides = results.scores(a, RETURN, 100.0), results.scores(b, RETURN, 100.0)
-        difference = estimate(statistics.mean_difference, *sides)
-        found[a, b] = (
-            difference,
-            estimate(partial(statistics.probability_of_improvement), *sides, null=0.5),
-            len(sides[0]),
-        )
-    corrected = statistics.holm({f"{a} - {b}": difference.p for (a, b), (difference, _, _) in found.items()})
-    return [Comparison(a, b, d, i, runs, corrected[f"{a} - {b}"]) for (a, b), (d, i, runs) in found.items()]
+    found = [compared(results, a, b) for a, b in there]
+    corrected = statistics.holm({f"{c.a} - {c.b}": c.p for c in found})
+    return [replace(c, p=corrected[f"{c.a} - {c.b}"]) for c in found]
+
+
+def transfers(results: Results) -> list[Comparison]:
+    """Policies trained on other tasks against WAIT, and against those trained on this one; nothing is corrected."""
+    others = [name for name in results.groups if name.startswith(f"{LEARNED} on ")]
+    return [compared(results, a, b) for a in others for b in ("wait", LEARNED) if b in results.groups]
+
+
+def compared(results: Results, a: str, b: str) -> Comparison:
+    """Two groups, with an uncorrected p-value."""
+    sides = results.scores(a, RETURN, 100.0), results.scores(b, RETURN, 100.0)
+    difference = estimate(statistics.mean_difference, *sides)
+    improvement = estimate(statistics.probability_of_improvement, *sides, null=0.5)
+    return Comparison(a, b, difference, improvement, len(sides[0]), difference.p)
 
 
 def non_inferior(results: Results, name: str = LEARNED) -> str | None:
     """Whether a controller loses at most `MARGIN` points of test accuracy to its final structure, at what cost.
 
-    Of several training runs those count whose final structures were trained.
+    Of several training runs those count whose final structures were trained, each against its own.
     """
     static = f"{suites.STATIC}:{name}"
     if name not in results.groups or static not in results.groups:
         return None
-    copied = {suites.copies(run[0].controller) for run in results.groups[static]}
-    mine = [run for run in results.groups[name] if run[0].controller in copied]
-    results = replace(results, groups={name: mine, static: results.groups[static]})
-    sides = results.scores(name, TEST, 100.0), results.scores(static, TEST, 100.0)
-    difference = estimate(statistics.mean_difference, *sides)
+    twins = {suites.copies(run[0].controller): run for run in results.groups[static]}
+    mine = [run for run in results.groups[name] if run[0].controller in twins]
+    theirs = [twins[run[0].controller] for run in mine]
+    results = replace(results, groups={name: mine, static: theirs})
+    difference = estimate(statistics.mean, results.scores(name, TEST, 100.0) - results.scores(static, TEST, 100.0))
     share = results.mean(name, "flops_total") / results.mean(static, "flops_total")
     verdict = "is not inferior" if difference.low > -MARGIN else "may be inferior"
     cheap = "which is" if share <= SHARE else "which is not"
     return (
-        f"{name} {verdict} to its final structure trained from scratch: {difference} points of test accuracy (margin "
-        f"{MARGIN:g}) with {share:.0%} of its FLOPs, {cheap} at most {SHARE:.0%}."
+        f"{called(name, len(mine))} {verdict} to its final structure trained from scratch: {difference} points of test "
+        f"accuracy on {len(results.seeds)} seeds (margin {MARGIN:g}) with {share:.0%} of its FLOPs, {cheap} at most "
+        f"{SHARE:.0%}."
     )
+
+
+def controls(results: Results) -> list[str]:
+    """The groups that are no policies."""
+    return [name for name in results.groups if not name.startswith(LEARNED)]
 
 
 def place(results: Results, name: str) -> tuple[float, float, float]:
@@ -155,11 +182,11 @@ def place(results: Results, name: str) -> tuple[float, float, float]:
 
 
 def dominated(results: Results, name: str = LEARNED) -> list[str]:
-    """The groups that are at least as good as `name` in quality, cost and stability, and better in one."""
+    """The controls that are on average at least as good as `name` in quality, cost and stability, and better in one."""
     if name not in results.groups:
         return []
     mine = place(results, name)
-    return [other for other in results.groups if statistics.dominates(place(results, other), mine)]
+    return [other for other in controls(results) if statistics.dominates(place(results, other), mine)]
 
 
 def return_on_growth(results: Results, name: str) -> float | None:

@@ -45,7 +45,12 @@ class Job:
     hash: str = ""
     """Of what decides: a schedule's, a policy's."""
     trained_on: str = ""
-    """Id of the environment that a policy was trained on."""
+    """As in a row."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the reset."""
+        return {"structure": self.what} if self.kind == "structure" else {}
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -63,8 +68,11 @@ class Row:
     """JSON"""
     controller: str
     controller_hash: str
+    controller_settings: str
+    """JSON: plantings of a schedule, temperature at which a policy acts."""
     trained_on: str
-    """Id of the environment a policy was trained on; empty for what is not trained."""
+    """Id of the environment a policy was trained on, and its arguments if it has any but the data set; empty for what
+    is not trained."""
     seed: int
     episode_return: float
     committed_accuracy: float
@@ -150,7 +158,16 @@ EXACT = (
 )
 """Fields that a replay must have bit for bit."""
 
-IDENTITY = ("suite", "task", "arguments", "controller", "controller_hash", "trained_on", "options")
+IDENTITY = (
+    "suite",
+    "task",
+    "arguments",
+    "controller",
+    "controller_hash",
+    "controller_settings",
+    "trained_on",
+    "options",
+)
 """Fields that say what was played, besides the seed."""
 
 SERIES = ("stages", "blueprints", "alphas")
@@ -207,8 +224,7 @@ def play(job: Job, emit: Callable[[Event], None] | None = None, number: int = 0)
     torch.set_num_threads(1)
     env = _environment(job.task, job.arguments)
     recorder = EpisodeRecorder(number, Interface.of(env), job.controller)
-    controller = _controller(job, env)
-    options = {"structure": job.what} if job.kind == "structure" else {}
+    controller, settings = _controller(job, env)
     state: Any = None
 
     def decide(observation: Any, info: dict[str, Any]) -> int:
@@ -228,10 +244,11 @@ def play(job: Job, emit: Callable[[Event], None] | None = None, number: int = 0)
         if env.done:
             emit(recorder.end(info))
 
-    log = _run(env, job.seed, options, decide, told)
+    log = _run(env, job.seed, job.options, decide, told)
     arguments = json.dumps(job.arguments, sort_keys=True)
     identity = {"suite": job.suite, "task": job.task, "arguments": arguments, "controller": job.controller}
-    identity |= {"controller_hash": job.hash, "trained_on": job.trained_on, "options": json.dumps(options)}
+    identity |= {"controller_hash": job.hash, "controller_settings": json.dumps(settings)}
+    identity |= {"trained_on": job.trained_on, "options": json.dumps(job.options)}
     return _row(identity, job.seed, env, log)
 
 
@@ -255,16 +272,19 @@ def _environment(task: str, arguments: dict[str, Any]) -> EsperEnv:
     return env
 
 
-def _controller(job: Job, env: EsperEnv) -> Controller:
+def _controller(job: Job, env: EsperEnv) -> tuple[Controller, dict[str, Any]]:
+    """What decides, and its settings."""
     match job.kind:
         case "scripted":
-            return make_controller(job.what, env, **({"seed": job.seed} if job.what == "random" else {}))
+            return make_controller(job.what, env, **({"seed": job.seed} if job.what == "random" else {})), {}
         case "schedule":
-            return make_controller("fixed_schedule", env, schedule=Schedule(tuple(Planting(**p) for p in job.what)))
+            schedule = Schedule(tuple(Planting(**p) for p in job.what))
+            return make_controller("fixed_schedule", env, schedule=schedule), {"plantings": job.what}
         case "policy":
-            return load_policy(job.what, env, seed=job.seed)
+            policy = load_policy(job.what, env, seed=job.seed)
+            return policy, {"temperature": policy.temperature}
         case "structure":
-            return make_controller("wait", env)
+            return make_controller("wait", env), {}
     raise ValueError(f"unknown kind of controller {job.kind!r}")
 
 

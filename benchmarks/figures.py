@@ -18,8 +18,11 @@ from esper_agents.pictures import draw_lives
 from esper_agents.runner import EpisodeRecord
 from esper_env import EsperEnv
 
-CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#F0E442", "#7F3C8D")
-"""Okabe and Ito's palette and two more."""
+CYCLE = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#999999", "#F0E442", "#7F3C8D", "#8B4513", "#2F4F4F", "#B8E186"),
+)
+"""Okabe and Ito's palette and some more."""
 
 
 def colours(results: Results) -> dict[str, str]:

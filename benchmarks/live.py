@@ -60,8 +60,8 @@ class Live:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        # what runs when this is interrupted is lost; what ended is kept
-        self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
+        # what runs when this is interrupted is lost, but heard to its end: a process that nobody hears never ends
+        self._pool.shutdown(cancel_futures=True)
         self._events.put(None)
         self._thread.join()
         self._telemetry.__exit__(*error)
@@ -71,11 +71,12 @@ class Live:
             self._telemetry.emit(event)
 
     def announce(self, jobs: Sequence[Job], title: str) -> None:
-        """Say what is played next: `jobs` have one task."""
+        """Say what is played next: `jobs` have one task, and may have episodes of several lengths."""
         first = jobs[0]
         venv = gymnasium.make_vec(first.task, num_envs=self.workers, **first.arguments)
         venv.reset(seed=first.seed)  # the data's digest is known only then
         length = venv.unwrapped.get_attr("settings")[0].episode_length  # type: ignore[attr-defined]
+        lengths = [job.arguments.get("episode_length", length) for job in jobs]
         header: Event = run_start(
             venv,
             controller=title,
@@ -83,15 +84,30 @@ class Live:
             config={"task": first.task, "controllers": sorted({job.controller for job in jobs}), **first.arguments},
             seed=first.seed,
             devices=("cpu",),
-            episode_epochs=length,
-            total_steps=self._steps + length * len(jobs),
+            episode_epochs=max(lengths),
+            total_steps=self._steps + sum(lengths),
             done_steps=self._steps,
         )
         venv.close()
-        self._steps += length * len(jobs)
+        self._steps += sum(lengths)
         self._events.put(header)
 
     def play(self, jobs: Sequence[Job]) -> Iterator[Row]:
-        """Yield rows in the order in which their episodes end."""
-        for future in as_completed([self._pool.submit(_play, job) for job in jobs]):
-            yield future.result()
+        """Yield rows in the order in which their episodes end.
+
+        Raises:
+            ExceptionGroup: what those raised that could not be played, after all others.
+        """
+        futures = {self._pool.submit(_play, job): job for job in jobs}
+        failures: list[Exception] = []
+        for future in as_completed(futures):
+            error, job = future.exception(), futures[future]
+            if error is None:
+                yield future.result()
+            elif isinstance(error, Exception):
+                error.add_note(f"This was {job.controller} on {job.task} with seed {job.seed}.")
+                failures.append(error)
+            else:
+                raise error
+        if failures:
+            raise ExceptionGroup("episodes could not be played; the same command tries them again", failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -22,12 +23,23 @@ def play_all(jobs: Sequence[Job], path: Path, workers: int, title: str) -> list[
 
     Returns:
         The rows of all of `jobs`, in their order.
+
+    Raises:
+        ValueError: a row is of another policy, schedule or structure with the same name. Nothing has been run then.
+        ExceptionGroup: what the episodes that could not be played raised; all others have been played.
     """
     rows = {row.key: row for row in episodes.read(path)}
+    for job in jobs:
+        row = rows.get(job.key)
+        if row is not None and (row.controller_hash, row.options) != (job.hash, json.dumps(job.options)):
+            raise ValueError(
+                f"{path} has a row of {job.controller} on {job.task}, seed {job.seed}, that is of another policy, "
+                "schedule or structure; choose another folder with --out, or delete its rows"
+            )
     missing = [job for job in jobs if job.key not in rows]
     by_task: dict[str, list[Job]] = {}
     for job in missing:
-        by_task.setdefault(f"{job.task} {sorted(job.arguments.items())}", []).append(job)
+        by_task.setdefault(job.task, []).append(job)
     if missing:
         with Live(path.parent, workers) as live, tqdm(total=len(missing), unit="episode", desc=title) as bar:
             for group in by_task.values():  # a header says which slots its events are about

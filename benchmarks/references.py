@@ -15,11 +15,12 @@ import gymnasium
 from benchmarks import statistics, suites
 from benchmarks.compare import TEST, Results
 from benchmarks.episodes import Job
-from benchmarks.play import ROWS, play_all
+from benchmarks.play import play_all
 from benchmarks.suites import Task
 from esper_env import EsperEnv
 
 SEEDS = 20
+ROWS = "references.csv"
 STATIC = "conv_light everywhere"
 
 

@@ -11,7 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import statistics
-from benchmarks.compare import RETURN, Results, comparisons, dominated, non_inferior, place, return_on_growth
+from benchmarks.compare import (
+    LEARNED,
+    RETURN,
+    TEST,
+    Results,
+    called,
+    comparisons,
+    dominated,
+    non_inferior,
+    place,
+    return_on_growth,
+    transfers,
+)
 from benchmarks.episodes import Row, read
 from benchmarks.figures import PICTURES
 from benchmarks.pages import markdown
@@ -25,6 +37,8 @@ td, th { border-bottom: 1px solid #ddd; padding: .3em .45em; text-align: right; 
 td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; }
 """
+CORNER = (0.1, 10.0, 0.0)
+"""What the hypervolume is measured from: test accuracy of guessing, ten times WAIT's FLOPs, no stability."""
 HEAD = (
     "controller",
     "runs",
@@ -51,7 +65,7 @@ def normalised(results: Results, name: str) -> str:
     if reference is None or reference["low"] <= 2.0:
         return ""
     low, high = reference["wait"], reference["static"]
-    return f"{(100 * results.mean(name, 'test_accuracy') - low) / (high - low):.2f}"
+    return f"{(100 * results.mean(name, TEST) - low) / (high - low):.2f}"
 
 
 def table(results: Results) -> list[list[str]]:
@@ -69,7 +83,7 @@ def table(results: Results) -> list[list[str]]:
                 str(results.points(name, RETURN)).replace("+", ""),
                 str(statistics.estimate(statistics.interquartile_mean, returns)).replace("+", ""),
                 *(f"{np.quantile(returns, q):.2f}" for q in (0.5, 0.25)),
-                str(results.points(name, "test_accuracy")).replace("+", ""),
+                str(results.points(name, TEST)).replace("+", ""),
                 normalised(results, name),
                 f"{results.mean(name, 'stability'):.3f}",
                 f"{100 * results.mean(name, 'growth'):.0f}",
@@ -87,16 +101,25 @@ def sentences(results: Results) -> list[str]:
     said = [comparison.words() for comparison in comparisons(results)]
     said += [s for s in (non_inferior(results),) if s is not None]
     better = dominated(results)
-    if "learned" in results.groups:
-        who = f"dominated in quality, cost and stability by {', '.join(better)}" if better else "dominated by no other"
-        said.append(f"The learned controller is {who}.")
+    if LEARNED in results.groups:
+        by = f"dominated in quality, cost and stability by {', '.join(better)}" if better else "dominated by no control"
+        said.append(f"{called(LEARNED, len(results.groups[LEARNED]))} is {by}.")
+    said += [f"Transfer: {comparison.words()}" for comparison in transfers(results)]
     points = {name: place(results, name) for name in results.groups}
-    reference = tuple(min(p[i] for p in points.values()) - 1e-9 for i in range(3))
-    volume = statistics.hypervolume(list(points.values()), reference)
-    said.append(
-        f"On the front of quality, cost and stability: {', '.join(statistics.front(points))} (hypervolume {volume:.3g} "
-        f"above test accuracy {reference[0]:.4f}, {-reference[1]:.3g} FLOPs, stability {reference[2]:.4f})."
-    )
+    said.append(f"On the front of quality, cost and stability: {', '.join(statistics.front(points))}.")
+    if "wait" in points:
+        unit = -points["wait"][1]
+        volume = statistics.hypervolume(
+            [(quality, cost / unit, stable) for quality, cost, stable in points.values()],
+            (CORNER[0], -CORNER[1], CORNER[2]),
+        )
+        said.append(
+            f"Hypervolume of all: {volume:.3f}, from a test accuracy of {CORNER[0]:g}, {CORNER[1]:g} times WAIT's "
+            f"FLOPs and a stability of {CORNER[2]:g}."
+        )
+    if results.incomplete:
+        lacks = ", ".join(f"{name} lacks {count}" for name, count in results.incomplete.items())
+        said.append(f"Left out, since not every controller has a row of them: seeds ({lacks}).")
     if results.failed:
         which = ", ".join(f"{row.controller} on seed {row.seed}" for row in results.failed)
         said.append(f"Failed, and left out with their seeds: {which}.")

@@ -75,7 +75,15 @@ def search(  # noqa: PLR0917
         seed: of the draws.
     """
     rng = np.random.default_rng(seed)
+    by_digest: dict[str, Schedule] = {}
     path = out / f"search-{task.name}.csv"
+
+    def fresh() -> Schedule:
+        """A schedule that was not drawn before."""
+        while (schedule := draw(rng, interface, epochs)).digest in by_digest:
+            pass
+        by_digest[schedule.digest] = schedule
+        return schedule
 
     def tried(pairs: list[tuple[Schedule, int]]) -> None:
         """Play each schedule on the seed beside it, and note the row."""
@@ -88,13 +96,12 @@ def search(  # noqa: PLR0917
             rows.setdefault(schedule.digest, []).append(row)
 
     rows: dict[str, list[Row]] = {}
-    probes = [(draw(rng, interface, epochs), FIRST_SEED + i) for i in range(FIRST_TRIES)]
+    probes = [(fresh(), FIRST_SEED + i) for i in range(FIRST_TRIES)]
     tried(probes)
     episode = float(np.mean([r.flops_total for rs in rows.values() for r in rs]))
     others = range(FIRST_TRIES, schedules_for(budget, episode))
-    first = probes + [(draw(rng, interface, epochs), FIRST_SEED + i % FIRST_TRIES) for i in others]
+    first = probes + [(fresh(), FIRST_SEED + i % FIRST_TRIES) for i in others]
     tried(first[FIRST_TRIES:])
-    by_digest = {schedule.digest: schedule for schedule, _ in first}
     place = {schedule.digest: seed for schedule, seed in first}
     level = {s: np.mean([rows[d][0].episode_return for d in place if place[d] == s]) for s in set(place.values())}
     ranked = sorted(by_digest, key=lambda d: level[place[d]] - rows[d][0].episode_return)

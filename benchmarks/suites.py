@@ -89,8 +89,10 @@ def check(controllers: Sequence[str]) -> None:
             raise ValueError(
                 f"{controller!r}: write {name}:CONTROLLER" if not argument else f"{name} takes no argument"
             )
-        if (other := copies(controller)) is not None and other not in controllers:
-            raise ValueError(f"{controller!r} copies {other!r}: name that controller too")
+        other = copies(controller)
+        needed = [other, *([f"{STATIC}:{other}"] if name == STATIC_FLOPS else [])] if other is not None else []
+        if absent := [c for c in needed if c not in controllers]:
+            raise ValueError(f"{controller!r} needs {' and '.join(absent)}: name that controller too")
         if name == "learned":
             policy_path(argument or "cifar_baseline")
 
@@ -114,9 +116,12 @@ def job(suite: str, task: Task, controller: str, seed: int, out: Path) -> Job:
 
 @cache
 def _origin(path: str) -> tuple[str, str]:
-    """Digest of a policy's file, and id of the environment it was trained on."""
-    task = load_policy(path).description["origin"]["config"]["task"]
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest(), environment_ids().get(task, task)
+    """Digest of a policy's file, and what it was trained on: the environment's id, and its arguments if it has any."""
+    config = load_policy(path).description["origin"]["config"]
+    trained_on = environment_ids().get(config["task"], config["task"])
+    if config["env_json"]:
+        trained_on += f" {json.dumps(config['env_json'], sort_keys=True)}"
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest(), trained_on
 
 
 def found(name: str, task: Task, out: Path) -> Schedule:
@@ -133,20 +138,21 @@ def found(name: str, task: Task, out: Path) -> Schedule:
 
 
 def twin(suite: str, task: Task, controller: str, rows: Sequence[Row]) -> list[Job]:
-    """The episodes of a controller that copies another one's final structures, for all of its rows.
+    """The episodes of a controller that copies another one's final structures, for all of its sound rows.
 
     Twins have the seed of what they copy. For equal FLOPs the episode's length, and with it the schedule of the
     learning rate, is scaled so that the bigger network spends as many on training.
     """
     name, _, other = controller.partition(":")
-    here = [row for row in rows if row.task == task.id and row.suite == suite and not row.error_code]
+    here = [row for row in rows if row.task == task.id and row.suite == suite]
+    static = {row.seed: row for row in here if row.controller == f"{STATIC}:{other}"}
     jobs = []
-    for row in (r for r in here if r.controller == other):
+    for row in (r for r in here if r.controller == other and not r.error_code):
         arguments, structure = task.arguments, json.loads(row.structure)
         if name == STATIC_FLOPS:
-            like = next((r for r in here if r.controller == f"{STATIC}:{other}" and r.seed == row.seed), None)
-            if like is None:
-                raise ValueError(f"{controller!r} needs {STATIC}:{other}: name that controller too")
+            like = static[row.seed]
+            if like.error_code:
+                continue
             epochs = len(json.loads(like.curve))
             length = max(1, round(epochs * (row.flops_training + row.flops_shadow) / like.flops_training))
             arguments = {**arguments, "episode_length": length}

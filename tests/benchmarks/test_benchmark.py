@@ -80,6 +80,28 @@ def test_twins_have_the_final_structure_from_the_start_and_equal_flops_if_asked(
     before = (tmp_path / "out" / "rows.csv").read_bytes()
     assert play.run("smoke", [TINY], names, [SEED, SEED + 1], tmp_path / "out", 1) == rows
     assert (tmp_path / "out" / "rows.csv").read_bytes() == before
+    failed = [replace(row, error_code=int(row is rows[2])) for row in rows]
+    (twin,) = suites.twin("smoke", TINY, names[2], failed)
+    assert twin.seed == SEED + 1, "what failed has no twin, and the others have theirs"
+
+
+def test_rows_of_another_schedule_are_not_gone_on_with(tmp_path):
+    job = planted()
+    episodes.append(tmp_path / "rows.csv", episodes.play(job))
+    (row,) = play.play_all([job], tmp_path / "rows.csv", 1, "same")
+    assert json.loads(row.controller_settings)["plantings"] == job.what
+    for other in (replace(job, hash="other"), replace(job, kind="structure", what=[])):
+        with pytest.raises(ValueError, match="another policy, schedule or structure; choose another folder"):
+            play.play_all([other], tmp_path / "rows.csv", 1, "other")
+
+
+def test_an_episode_that_cannot_be_played_stops_no_other(tmp_path):
+    jobs = [replace(planted(), seed=SEED + i, what=[{"nonsense": 1}] if i == 1 else planted().what) for i in range(4)]
+    with pytest.raises(ExceptionGroup, match="the same command tries them again") as raised:
+        play.play_all(jobs, tmp_path / "rows.csv", 1, "test")
+    (error,) = raised.value.exceptions
+    assert error.__notes__ == [f"This was planted on {TINY.id} with seed {SEED + 1}."]
+    assert {row.seed for row in episodes.read(tmp_path / "rows.csv")} == {SEED, SEED + 2, SEED + 3}
 
 
 def test_the_search_keeps_to_its_budget_and_its_winner_is_played(tmp_path, here):
@@ -123,7 +145,7 @@ def made(base, controller, returns, task="Esper/CifarVaried-v0", trained_on="", 
 def test_training_runs_are_grouped_and_transfer_is_kept_apart(base):
     varied = "Esper/CifarVaried-v0"
     rows = made(base, "wait", [0.1, 0.2])
-    rows += made(base, "learned:a", [0.3, 0.4], trained_on=varied) + made(
+    rows += made(base, "learned:a", [0.3, 0.4], trained_on=varied, controller_hash="a") + made(
         base, "learned:b", [0.5, 0.6], trained_on=varied
     )
     rows += made(base, "learned:c", [0.2, 0.2], trained_on="Esper/Tiny-v0")
@@ -132,6 +154,41 @@ def test_training_runs_are_grouped_and_transfer_is_kept_apart(base):
     runs = {name: len(runs) for name, runs in results.groups.items()}
     assert runs == {"wait": 1, "learned": 2, "learned on Tiny": 1, "static_final:learned": 1}
     assert results.scores("learned", "episode_return").tolist() == [[0.3, 0.4], [0.5, 0.6]]
+    said = "\n".join(report.sentences(results))
+    assert "Transfer: Not settled: this policy (learned on Tiny) against wait, +5.00" in said
+    assert "dominated by no control" in said
+
+
+def test_a_policy_by_two_names_is_one_run_and_a_smaller_task_is_another(base):
+    rows = made(base, "wait", [0.1])
+    for name, policy, where in (("a", "1", "Tiny-v0"), ("b", "1", "Tiny-v0"), ("c", "2", 'Tiny-v0 {"lr": 1}')):
+        trained = {"controller_hash": policy, "trained_on": f"Esper/{where}"}
+        rows += made(base, f"learned:{name}", [0.3], task="Esper/Tiny-v0", **trained)
+    rows[0] = replace(rows[0], task="Esper/Tiny-v0")
+    groups = compare.Results.of("Esper/Tiny-v0", rows).groups
+    assert {name: len(runs) for name, runs in groups.items() if name != "wait"} == {
+        "learned": 1,
+        'learned on Tiny {"lr": 1}': 1,
+    }
+
+
+def test_runs_are_held_against_their_own_twins(base):
+    """Runs differ by much more than a run and its twin do; the twins come in another order."""
+    rows, trained = [], {"trained_on": "Esper/CifarVaried-v0"}
+    for i, level in enumerate((0.60, 0.62, 0.64)):
+        rows += made(base, f"learned:{i}", [level, level + 0.01], **trained, controller_hash=str(i))
+    for i, level in reversed(list(enumerate((0.60, 0.62, 0.64)))):
+        twin = {"controller_hash": str(i), **trained}
+        rows += made(base, f"static_final:learned:{i}", [level + 0.002, level + 0.012], **twin)
+    said = compare.non_inferior(compare.Results.of("Esper/CifarVaried-v0", rows))
+    assert "learned is not inferior to its final structure trained from scratch: -0.20 [-0.20, -0.20]" in said
+
+
+def test_seeds_that_some_controller_lacks_are_counted(base):
+    rows = made(base, "wait", [0.1, 0.2, 0.3]) + made(base, "random", [0.1])
+    results = compare.Results.of(rows[0].task, rows)
+    assert results.seeds == (SEED,) and results.incomplete == {"random": 2}
+    assert any("random lacks 2" in sentence for sentence in report.sentences(results))
 
 
 def test_a_failed_episode_is_listed_and_its_seed_left_out(base):
@@ -146,17 +203,20 @@ def test_words_follow_the_figures(base):
     rng = np.random.default_rng(0)
     wait = rng.normal(0.5, 0.05, 40)
     trained = {"trained_on": "Esper/CifarVaried-v0"}
+    dear = {"flops_total": 2 * base.flops_total}
     rows = made(base, "wait", wait) + made(base, "heuristic", wait + rng.normal(0, 0.02, 40))
-    rows += [r for i in range(3) for r in made(base, f"learned:{i}", wait + rng.normal(0.03, 0.01, 40), **trained)]
+    for i in range(3):
+        rows += made(base, f"learned:{i}", wait + rng.normal(0.03, 0.01, 40), **trained, controller_hash=str(i))
     rows[80:120] = [replace(row, test_accuracy=row.test_accuracy + 0.005) for row in rows[80:120]]
     rows += made(base, "random_search", wait + 0.08)
-    rows += made(base, "static_final:learned:0", wait + 0.02, flops_total=2 * base.flops_total, **trained)
+    rows += made(base, "static_final:learned:0", wait + 0.02, **dear, **trained)
     results = compare.Results.of(rows[0].task, rows)
     said = report.sentences(results)
-    assert said[0].startswith("Settled: learned is better than heuristic, by +")
-    assert said[1].startswith("Settled: learned is better than wait, by +2.9")
-    assert said[2].startswith("Not settled: heuristic against wait")
-    assert said[3].startswith("Settled: learned is worse than random_search, by -")
+    assert said[0].startswith("Settled: learned is better than heuristic, +")
+    assert said[1].startswith("Settled: learned is better than wait, +2.9")
+    assert said[2].startswith("Not settled: heuristic against wait, ")
+    assert "better on a seed with probability 0." in said[2]
+    assert said[3].startswith("Settled: learned is worse than random_search, -")
     twin = 100 * float(
         np.mean([a.test_accuracy - b.test_accuracy for a, b in zip(rows[80:120], rows[-40:], strict=True)])
     )
@@ -164,7 +224,7 @@ def test_words_follow_the_figures(base):
     assert "is not inferior" in said[4] and "50% of its FLOPs, which is at most 70%" in said[4]
     assert "dominated in quality, cost and stability by random_search" in said[5]
     (one,) = compare.comparisons(compare.Results.of(rows[0].task, rows[:40] + rows[80:120]))
-    assert "this learned policy" in one.words()
+    assert "this policy (learned) is" in one.words()
     assert compare.return_on_growth(results, "learned") is None, "nothing grew"
 
 
@@ -175,7 +235,7 @@ def test_scores_are_normalised_by_references_that_differ_enough(tmp_path, here, 
     monkeypatch.setattr(suites, "REFERENCES", file)
     monkeypatch.setattr(report, "REFERENCES", file)
     (known,) = references.references([TINY], tmp_path, 1, file).values()
-    assert {row.seed for row in episodes.read(tmp_path / "rows.csv")} == {1_000_000, 1_000_001}
+    assert {row.seed for row in episodes.read(tmp_path / references.ROWS)} == {1_000_000, 1_000_001}
     key = f"{TINY.id} {json.dumps(TINY.arguments, sort_keys=True)}"
     results = compare.Results.of(TINY.id, made(base, "wait", [0.3, 0.3], TINY.id))
     for gap, expected in ((20.0, "0.50"), (1.0, "")):
@@ -204,7 +264,8 @@ def test_the_report_is_one_page_with_its_pictures(tmp_path, base):
     [
         (["run", "--suite", "smoke", "--controllers", "wait,wizard"], "unknown controller 'wizard'; choose from wait"),
         (["run", "--suite", "smoke", "--controllers", "static_final"], "write static_final:CONTROLLER"),
-        (["run", "--suite", "smoke", "--controllers", "static_final:wait"], "name that controller too"),
+        (["run", "--suite", "smoke", "--controllers", "static_final:wait"], "needs wait: name that controller too"),
+        (["run", "--suite", "smoke", "--controllers", "wait,static_flops:wait"], "needs static_final:wait: name"),
         (["run", "--suite", "smoke", "--controllers", "wait:1"], "wait takes no argument"),
         (["run", "--suite", "smoke", "--controllers", "learned:nobody"], "there is no policy file nobody"),
         (["run", "--suite", "smoke", "--controllers", "random_search"], "search --task Tiny` first"),
