@@ -25,8 +25,14 @@ EMBEDDING = 4
 SETBACKS: Final = (Op.PRUNE, Op.SET_ALPHA_TARGET)
 """What moves a seed away from being kept: it is gone, or its ramp begins again."""
 
+PROGRESS: Final = (Op.ADVANCE, Op.FOSSILIZE)
+"""What brings a seed nearer to being kept."""
+
 PATIENCE: Final = 3.0
-"""How much less likely, in nats, a setback is at a patient start than any other operation."""
+"""How much less likely, in nats, a setback is than WAIT before any learning."""
+
+EAGERNESS: Final = 2.0
+"""How much more likely progress is."""
 
 
 class BlueprintFeatures(BaseFeaturesExtractor):
@@ -157,14 +163,19 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
 
 
 def patient_start(actions: Sequence[Action]) -> list[float]:
-    """Return the logits with which all operations are equally likely, but `SETBACKS` rare: (A,).
+    """Return the logits, (A,), with which a seed, once germinated, soon goes on, and is seldom set back.
 
-    A seed is pruned in one step but needs some twenty to be fossilised, and most actions germinate. Drawn uniformly,
-    actions almost never finish a seed, so that nothing is learned of finishing. This is where learning begins, and
-    no bound on where it goes.
+    WAIT and all of GERMINATE are equally likely. A seed is pruned in one step but needs some twenty to be fossilised,
+    and most actions germinate: drawn uniformly, actions almost never finish a seed, so that nothing is learned of
+    finishing; and where every stage lasts some epochs too long, which seeds are worth having is hard to tell, and
+    that haste pays is learned last, for each epoch is worth little. This is where learning begins, and no bound on
+    where it goes.
     """
     count = Counter(action.op for action in actions)
-    return [-math.log(count[a.op]) - (PATIENCE if a.op in SETBACKS else 0.0) for a in actions]
+    return [
+        EAGERNESS if a.op in PROGRESS else -math.log(count[a.op]) - (PATIENCE if a.op in SETBACKS else 0.0)
+        for a in actions
+    ]
 
 
 def policy_arguments(

@@ -17,8 +17,17 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from esper_agents.runner import run_episodes
 from esper_agents.simic import GymnasiumVecEnv, MaskableRecurrentPPO
 from esper_agents.tamiyo import Interface
-from esper_agents.tamiyo.policy import PATIENCE, SETBACKS, BlueprintFeatures, TamiyoPolicy, policy_arguments
+from esper_agents.tamiyo.policy import (
+    EAGERNESS,
+    PATIENCE,
+    PROGRESS,
+    SETBACKS,
+    BlueprintFeatures,
+    TamiyoPolicy,
+    policy_arguments,
+)
 from esper_agents.tamiyo.policy_files import PolicyFileError, load_policy, save_policy
+from esper_env.leyline import Op
 from esper_env.leyline.observation import blueprint_code
 
 SHAPES = {
@@ -110,9 +119,10 @@ def test_lesson_14_nothing_keeps_a_probability_from_vanishing(make_tiny):
     assert distribution.probs[0, 0] == 1.0 and distribution.entropy().item() < 1e-6
 
 
-def test_a_patient_start_tries_all_operations_alike_but_setbacks_rarely(make_tiny):
+def test_a_patient_start_germinates_as_often_as_it_waits_goes_on_soon_and_sets_back_rarely(make_tiny):
     env = make_tiny(1)
     operations = np.array([int(action.op) for action in Interface.of(env).actions])
+    count = np.bincount(operations)
     zeros = torch.zeros(1, 1, 16)
 
     def shares(**kwargs):
@@ -125,10 +135,12 @@ def test_a_patient_start_tries_all_operations_alike_but_setbacks_rarely(make_tin
         return np.bincount(operations, weights=distribution.probs[0].detach().numpy())
 
     patient, uniform = shares(), shares(start="uniform")
-    np.testing.assert_allclose(uniform, np.bincount(operations) / len(operations), rtol=1e-5)
-    others = np.delete(patient, SETBACKS)
-    np.testing.assert_allclose(others, others[0], rtol=1e-5)
-    np.testing.assert_allclose(patient[list(SETBACKS)], np.exp(-PATIENCE) * others[0], rtol=1e-5)
+    np.testing.assert_allclose(uniform, count / len(operations), rtol=1e-5)
+    odds = patient / patient[Op.WAIT]
+    assert odds[Op.GERMINATE] == pytest.approx(1.0)
+    np.testing.assert_allclose(odds[list(SETBACKS)], np.exp(-PATIENCE), rtol=1e-5)
+    progress = list(PROGRESS)
+    np.testing.assert_allclose(odds[progress], np.exp(EAGERNESS) * count[progress], rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
