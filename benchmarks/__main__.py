@@ -92,7 +92,7 @@ def main() -> int:
                     print(file)
             case "verify":
                 return 0 if play.verify(arguments.folder / play.ROWS, arguments.row) else 1
-    except (ValueError, FileNotFoundError, BlockingIOError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     return 0
 

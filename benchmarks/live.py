@@ -16,7 +16,7 @@ import gymnasium
 from benchmarks import episodes
 from benchmarks.episodes import Job, Row
 from esper_agents.karn.sinks import TensorBoardSink
-from esper_agents.telemetry import Telemetry, run_start
+from esper_agents.telemetry import EVENTS, Telemetry, run_start
 from esper_env.leyline.events import Event
 from esper_env.nissa import ConsoleSink
 
@@ -33,6 +33,14 @@ def _join(queue: Any, counter: Any) -> None:
         counter.value += 1
 
 
+def _steps(log: Path) -> int:
+    """How many steps a log has."""
+    if not log.exists():
+        return 0
+    with log.open("rb") as file:
+        return sum(line.startswith(b'{"kind": "step"') for line in file)
+
+
 def _play(job: Job) -> Row:
     return episodes.play(job, _queue.put, _number)
 
@@ -47,7 +55,8 @@ class Live:
 
     def __init__(self, folder: Path, workers: int) -> None:
         self.folder, self.workers = folder, workers
-        self._steps = 0
+        self._steps = _steps(folder / EVENTS)
+        """So far, of earlier parts of the benchmark too."""
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
@@ -65,6 +74,8 @@ class Live:
         self._events.put(None)
         self._thread.join()
         self._telemetry.__exit__(*error)
+        for sink, loss in self._telemetry.losses.items():
+            print(f"telemetry: {sink}: {loss}", file=sys.stderr)
 
     def _drain(self) -> None:
         while (event := self._events.get()) is not None:

@@ -114,9 +114,16 @@ class Recording:
             RecordingError: there is no such environment, or its state is damaged.
             DataNotFoundError: its data set is not on disk.
         """
+        if self.num_envs == 0:
+            raise RecordingError(
+                f"{self.folder} holds events only, no environment: it is of a benchmark, or of a start"
+            )
         if not 0 <= i < self.num_envs:
             raise RecordingError(f"{self.folder} holds the environments 0 to {self.num_envs - 1}, not {i}")
-        env = EsperEnv(**self._arguments[i] | {"render_mode": "ansi"})
+        try:
+            env = EsperEnv(**self._arguments[i] | {"render_mode": "ansi"})
+        except ValueError as error:  # as of a device that this machine does not have
+            raise RecordingError(f"{self.folder}: environment {i}: {error}") from error
         try:
             env.set_state((self.folder / f"env-{i}.state").read_bytes())
         except (OSError, StateError) as error:

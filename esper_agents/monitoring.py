@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from esper_agents.config import EnvironmentConfig
 from esper_agents.telemetry import Telemetry
 from esper_env.nissa import ConsoleSink, Sink
+
+LAST_LOOK_S = 3.0
+"""How long Overwatch stays after the run's end, so that a page that is open shows it."""
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
 
     if config.sanctum and not sys.stdout.isatty():
         raise ValueError("--sanctum needs a terminal; leave it out, or look at the run with --overwatch")
-    with ExitStack() as stack:
+    with ExitStack() as screens, ExitStack() as stack:  # screens go last: they show how the run ended
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sinks: list[Sink] = [TensorBoardSink(folder)]
@@ -39,8 +42,11 @@ def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
             raise ValueError(f"cannot log to {folder}: {error.strerror or error}; {hint}") from error
         for screen in ("sanctum", "overwatch"):
             if getattr(config, screen):
-                stack.enter_context(_beside(screen, folder))
-        yield telemetry
+                screens.enter_context(_beside(screen, folder))
+        try:
+            yield telemetry
+        except ValueError as error:  # those of a run that began are no bad arguments
+            raise RuntimeError(f"the run failed: {error}") from error
 
 
 @contextmanager
@@ -51,8 +57,8 @@ def _beside(screen: str, folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if screen == "sanctum" and process.poll() is None:  # its user closes it
-            process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(None if screen == "sanctum" else LAST_LOOK_S)  # Sanctum's user closes it
         process.terminate()
         process.wait()
 

@@ -46,6 +46,8 @@ class Telemetry:
         self._flight = FlightRecorder(folder / "flight")
         self._log = EventLog([JsonLinesSink(folder / EVENTS), *sinks], tick=self._detectors.tick)
         self._started = time.monotonic()
+        self._begun = False
+        self._errors: dict[str, str] = {}
 
     def watch(self, env: RecordedVectorEnv) -> None:
         """Log every step of `env` from now on."""
@@ -55,6 +57,7 @@ class Telemetry:
     def emit(self, event: Event) -> None:
         """Log an event, and what alarms it raises or clears."""
         now = time.time()
+        self._begun = True
         alarms = self._detectors.see(event, now)
         for each in (event, *alarms):
             self._log.emit(each)
@@ -69,10 +72,15 @@ class Telemetry:
     def losses(self) -> dict[str, str]:
         """What lost how much and why, by sink; empty if nothing did."""
         counts, errors = dict(self._log.dropped), {**self._log.errors, **self._flight.errors}
-        return {
+        lost = {
             name: f"{counts.get(name, 0)} events lost" + (f" ({errors[name]})" if name in errors else "")
             for name in sorted({*counts, *errors})
         }
+        return lost | self._errors
+
+    def failed_to_write(self, what: str, error: OSError) -> None:
+        """Count a file beside the log that could not be written among the losses."""
+        self._errors[what] = f"not written ({error})"
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +94,8 @@ class Telemetry:
         elif error is not None:
             status, text = "failed", f"{type(error).__name__}: {error}"
             self._flight.dump("crash")
-        self._log.end(RunEnd(status=status, error=text, seconds=time.monotonic() - self._started))
+        # of a run that did not begin nothing is logged
+        self._log.end(RunEnd(status, text, time.monotonic() - self._started) if self._begun else None)
 
 
 def run_start(

@@ -62,7 +62,7 @@ def replay(recording: Run, /, env: int | None = None, controller: str = "wait", 
     Args:
         recording: its folder, RUN/flight/NUMBER-REASON.
         env: environment to go on with; without it, all that was recorded is listed.
-        controller: who goes on: wait, random, heuristic or a policy file.
+        controller: who goes on: wait, random, heuristic, periodic or a policy file.
         epochs: how far, at most to the end of the episode.
     """
     from esper_agents.karn.replay import play, tell  # noqa: PLC0415 - slow to import

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from esper_agents.karn.snapshot import Snapshot
-from esper_env.leyline.events import Counterfactual, EpisodeEnd, Event, Step, Update
+from esper_env.leyline.events import Counterfactual, EpisodeEnd, Event, RunStart, Step, Update
 
 Scalar = tuple[str, float]
 """Tag and value."""
@@ -52,6 +52,8 @@ class Metrics:
         """Take an event in, and yield the scalars it completes. They belong to ``snapshot.steps``."""
         self.snapshot.fold(time_s, event)
         envs = len(self.snapshot.envs)
+        if isinstance(event, RunStart):
+            self._forget()
         if isinstance(event, Step):
             self._operations[event.action.partition(" ")[0]] += 1
             if event.env == envs - 1:
@@ -90,6 +92,9 @@ class Metrics:
         for op in self.snapshot.header.operations if self.snapshot.header is not None and total else ():
             yield f"policy/share/{op}", self._operations[op] / total
         yield "env/alarms", float(self.snapshot.alarms_raised)
+        self._forget()
+
+    def _forget(self) -> None:
         self._ends, self._contributions = [], []
         self._operations.clear()
 

@@ -49,9 +49,10 @@ class RunLog:
 
     def _check(self, line: bytes) -> None:
         record = _object(line)
-        if record is None or record.get("kind") != "run_start":
-            raise RunError(f"{self.path} is no event log of Esper: its first line is no run_start")
-        if record.get("schema_version") != SCHEMA_VERSION:
+        if record is None or record.get("kind") not in ADAPTERS:
+            raise RunError(f"{self.path} is no event log of Esper: its first line is none of its events")
+        # a header that a full disk did not take is missing, and what there is can be read
+        if record["kind"] == "run_start" and record.get("schema_version") != SCHEMA_VERSION:
             version = record.get("schema_version")
             raise RunError(f"{self.path} has schema version {version}; this version of Esper reads {SCHEMA_VERSION}")
 

@@ -11,6 +11,7 @@ from esper_agents.flight import Recording, RecordingError
 from esper_agents.karn.reading import parse
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.tamiyo import make_controller
+from esper_agents.tamiyo.policy_files import PolicyFileError
 from esper_env.nissa import Record
 
 SCRIPTED = ("wait", "random", "heuristic", "periodic")
@@ -45,7 +46,10 @@ def play(folder: Path, i: int, controller: str, epochs: int) -> str:
     if controller in SCRIPTED:
         decide = make_controller(controller, env)
     elif Path(controller).is_file():
-        decide = load_policy(Path(controller), env)
+        try:
+            decide = load_policy(Path(controller), env)
+        except PolicyFileError as error:
+            raise RecordingError(str(error)) from error
     else:
         raise RecordingError(f"{controller!r}: choose one of {', '.join(SCRIPTED)}, or a policy file")
     observation, state = env.observation, None

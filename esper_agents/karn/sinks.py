@@ -28,13 +28,17 @@ class TensorBoardSink:
     name = "tensorboard"
 
     def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder), flush_secs=5)
+        self._folder = str(folder)
+        self._writer = SummaryWriter(self._folder, flush_secs=5)
         self._metrics = Metrics()
 
     def write(self, records: Sequence[Record]) -> None:
         """Add what the records say."""
         for record in records:
             time_s, event = parse(record)
+            if isinstance(event, RunStart) and event.done_steps and self._metrics.snapshot.header is None:
+                self._writer.close()  # a resumed run: what was drawn of later rounds is run again
+                self._writer = SummaryWriter(self._folder, purge_step=event.done_steps + 1, flush_secs=5)
             for tag, value in self._metrics.fold(time_s, event):
                 self._scalar(tag, value, time_s)
             if isinstance(event, RunStart):

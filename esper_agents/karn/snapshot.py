@@ -28,6 +28,11 @@ LINES: Final = 500
 DECISIONS: Final = 50
 RATE_WINDOW_S: Final = 60.0
 """Over which steps per second are counted."""
+SHORTEST_GAP_S: Final = 2.0
+"""A silence that is usual in any run."""
+SLOW: Final = 1.5
+STALE: Final = 5.0
+"""Times the longest silence so far, after which a run is slow or stale; one silence counts as no longer than that."""
 
 Status = Literal["waiting", "live", "slow", "stale", "dead", "finished", "interrupted", "failed"]
 
@@ -103,7 +108,7 @@ class Snapshot:
     started_s: float | None = None
     """Unix time of the last run_start: a resumed run has several."""
     last_s: float | None = None
-    """Unix time of the last event."""
+    """Unix time of the last event that was no alarm."""
     steps: int = 0
     """Environment steps of the whole run."""
     envs: dict[int, EnvironmentState] = field(default_factory=dict)
@@ -118,7 +123,7 @@ class Snapshot:
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=LINES))
     end: RunEnd | None = None
     longest_gap_s: float = 0.0
-    """Between two events of this part of the run."""
+    """Between two events of this part of the run, alarms apart."""
     _pace: deque[tuple[float, int]] = field(default_factory=deque)
     _done_before: int = 0
 
@@ -133,11 +138,11 @@ class Snapshot:
         age = self.age_s(now)
         if age is None:
             return "waiting"
-        usual = max(self.longest_gap_s, 2.0)
-        return "live" if age <= 1.5 * usual else "slow" if age <= 5 * usual else "stale"
+        usual = max(self.longest_gap_s, SHORTEST_GAP_S)
+        return "live" if age <= SLOW * usual else "slow" if age <= STALE * usual else "stale"
 
     def age_s(self, now: float) -> float | None:
-        """Seconds since the last event."""
+        """Seconds since the last event that was no alarm."""
         return None if self.last_s is None else max(0.0, now - self.last_s)
 
     @property
@@ -166,9 +171,11 @@ class Snapshot:
 
     def fold(self, time_s: float, event: Event) -> None:
         """Take an event in."""
-        if self.last_s is not None and not isinstance(event, RunStart):
-            self.longest_gap_s = max(self.longest_gap_s, time_s - self.last_s)
-        self.last_s = time_s if self.last_s is None else max(self.last_s, time_s)
+        if not isinstance(event, Anomaly):  # an alarm about silence does not end it
+            if self.last_s is not None and not isinstance(event, RunStart):
+                gap = min(time_s - self.last_s, STALE * max(self.longest_gap_s, SHORTEST_GAP_S))  # it may have slept
+                self.longest_gap_s = max(self.longest_gap_s, gap)
+            self.last_s = time_s if self.last_s is None else max(self.last_s, time_s)
         self._take(event, time_s)
 
     def _say(self, time_s: float, kind: str, text: str) -> None:

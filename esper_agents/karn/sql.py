@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -13,6 +15,8 @@ import duckdb
 from esper_agents.karn.reading import RunError, RunLog
 from esper_env.nissa.records import HINTS
 
+ROWS, WIDTH = 10_000, 1_000
+"""Most rows that are shown, and characters of a field."""
 COLUMNS = {float: "DOUBLE", int: "BIGINT", str: "VARCHAR", bool: "BOOLEAN", Any: "JSON"}
 
 
@@ -34,7 +38,11 @@ def answer(run: Path, query: str) -> str:
             rows = f"SELECT json_transform(json, '{json.dumps(columns)}') AS e FROM line WHERE json->>'kind' = '{kind}'"
             connection.execute(f'CREATE VIEW "{kind}" AS SELECT UNNEST(e) FROM ({rows})')
         result = connection.sql(query)
-        return "" if result is None else str(result).rstrip()
+        if result is None:
+            return ""
+        with redirect_stdout(StringIO()) as text:
+            result.show(max_rows=ROWS, max_width=1_000_000, max_col_width=WIDTH)
+        return text.getvalue().rstrip()
     except duckdb.Error as error:
         raise RunError(f"the query failed: {error}") from error
     finally:

@@ -45,7 +45,7 @@ class RoundLog(BaseCallback):
     def clear(self) -> None:
         """Begin a round."""
         self.decisions.clear()
-        self.epoch = 0
+        self._epochs: list[int] = []
         self.telemetry_s = 0.0
         self.collected_at = time.perf_counter()
         self.finals: list[dict[str, Any]] = []
@@ -57,9 +57,11 @@ class RoundLog(BaseCallback):
         self.finals += [info for info in self.locals["infos"] if "episode" in info]
         if self.progress is not None:
             self.progress.update(len(actions))
+        self._epochs = self._epochs or [0] * len(actions)
         if self.emit is not None:
             self._tell(actions)
-        self.epoch += 1
+        infos = self.locals["infos"]
+        self._epochs = [0 if "episode" in i else e + 1 for e, i in zip(self._epochs, infos, strict=True)]
         return True
 
     def _on_rollout_end(self) -> None:
@@ -70,9 +72,8 @@ class RoundLog(BaseCallback):
         policy = self.model.policy
         assert isinstance(policy, MaskableRecurrentActorCriticPolicy) and policy.considered is not None
         values = self.locals["values"].cpu().double().numpy()
-        epochs = [self.epoch] * len(actions)
         assert self.emit is not None
-        for decision in self.decisions.see(policy.considered, actions, self.locals["masks"], values, epochs):
+        for decision in self.decisions.see(policy.considered, actions, self.locals["masks"], values, self._epochs):
             self.emit(decision)
         self.telemetry_s += time.perf_counter() - start
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from esper_agents.simic.rewards import VectorRewardWrapper
 from esper_agents.simic.round_log import RoundLog
 from esper_agents.tamiyo.policy import TamiyoPolicy, policy_arguments
 from esper_agents.tamiyo.policy_files import PolicyFileError, load_policy, policy_digest, save_policy
-from esper_agents.telemetry import Telemetry, run_start
+from esper_agents.telemetry import EVENTS, Telemetry, run_start
 from esper_env.leyline.events import Checkpoint, RunStart, Update
+from esper_env.nissa import is_being_written
 
 LOG = "rounds.jsonl"
 """One line of figures a round, in the run's folder."""
@@ -138,8 +140,11 @@ class Trainer:
         """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or it is of a run with other settings.
+            CheckpointError: there is none, it is damaged, or it is of a run with other settings or one that goes on.
         """
+        events = self.folder / EVENTS
+        if events.exists() and is_being_written(events):
+            raise checkpoints.CheckpointError(f"{self.folder} is of a run that goes on: stop it first")
         path, tensors, values = checkpoints.read(path)
         mine, theirs = self._settings(), values["run"]["config"]
         for name, value in mine.items():
@@ -229,12 +234,25 @@ class Trainer:
                 while self.round < config.rounds:
                     self._round(log)
                     bar.set_postfix(round=self.round, mean_return=f"{log.summary().get('return', np.nan):+.4f}")
-                    if self.round % config.save_every == 0 or self.round == config.rounds:
+                    if self.round == config.rounds:
                         self._save()
+                    elif self.round % config.save_every == 0:
+                        with self._unless_full("checkpoint"):
+                            self._save()
             except KeyboardInterrupt:
                 self._save_interrupted()
                 raise
         report(f"policy {policy_digest(self.model.policy)[:16]} in {self.folder / 'policy.safetensors'}")
+
+    @contextmanager
+    def _unless_full(self, what: str) -> Iterator[None]:
+        """Go on without a file that cannot be written, where telemetry keeps account of that."""
+        try:
+            yield
+        except OSError as error:
+            if self._telemetry is None:
+                raise
+            self._telemetry.failed_to_write(what, error)
 
     def _save_interrupted(self) -> None:
         """The last whole round, if it was not saved; the policy file stays that of the last checkpoint."""
@@ -308,7 +326,7 @@ class Trainer:
             logger.record(f"round/{name}", value)
         row = {"round": number, **{k: _plain(v) for k, v in logger.name_to_value.items()}}
         logger.dump(number)
-        with (self.folder / LOG).open("a") as file:
+        with self._unless_full(LOG), (self.folder / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 

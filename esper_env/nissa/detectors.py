@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from statistics import median
 from typing import Final
 
-from esper_env.leyline.events import Anomaly, EpisodeEnd, Event, Step, Update
+from esper_env.leyline.events import Anomaly, EpisodeEnd, Event, RunStart, Step, Update
 
 KL: Final = (0.1, 0.05)
 """Nats of KL divergence at which the alarm is raised, and below which it is over."""
 CLIPPED: Final = (0.5, 0.35)
 """Share of transitions whose ratio left the clip range."""
-RATIO_ERROR: Final = (1e-3, 1e-3)
+RATIO_ERROR: Final = (1e-3, 5e-4)
 ENTROPY_NATS: Final = (1e-3, 3e-3)
 """Of choosing an operation or not where it is legal: raised below the first, over above the second."""
 VALUE_LOSS: Final = (10.0, 5.0)
@@ -35,6 +35,9 @@ class Detectors:
     """
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self._raised: set[tuple[str, int | None]] = set()
         self._value_losses: deque[float] = deque(maxlen=20)
         self._best: dict[int, float] = {}
@@ -44,6 +47,8 @@ class Detectors:
 
     def see(self, event: Event, now: float) -> list[Anomaly]:
         """Return the alarms that `event`, emitted at Unix time `now`, raises or clears."""
+        if isinstance(event, RunStart):  # another part of the run: nothing is raised in it yet
+            self._forget()
         if isinstance(event, Step):
             return [*self._stepped(now), *self._degraded(event)]
         if isinstance(event, EpisodeEnd):
@@ -116,11 +121,10 @@ class Detectors:
     # -- the policy ----------------------------------------------------------------------------------
 
     def _updated(self, update: Update) -> Iterator[Anomaly]:
-        broken = [
-            f.name
-            for f in fields(update)
-            if isinstance(value := getattr(update, f.name), float) and not math.isfinite(value)
-        ]
+        figures = {f.name: getattr(update, f.name) for f in fields(update)}
+        maps = [(name, value) for name, value in figures.items() if isinstance(value, Mapping)]
+        figures |= {f"{name} {key}": value for name, each in maps for key, value in each.items()}
+        broken = [k for k, v in figures.items() if isinstance(v, float) and not math.isfinite(v)]
         message = f"{', '.join(broken)} of the update not finite" if broken else "all figures of the update finite"
         yield from self._switch("non_finite", message, bad=bool(broken), good=not broken)
         if broken:

@@ -85,18 +85,34 @@ class EventLog:
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until everything emitted before was given to the sinks; return whether it was in time."""
         done = threading.Event()
-        self._queue.put(done)
+        try:
+            self._queue.put(done, timeout=timeout)
+        except Full:
+            return False
         return done.wait(timeout)
 
-    def end(self, event: RunEnd) -> None:
-        """Write the last event, with what was lost until then, and close the sinks."""
+    def end(self, event: RunEnd | None, timeout: float = 30.0) -> None:
+        """Write the last event, if any, with what was lost until then, and close the sinks.
+
+        A sink that does not come back within `timeout` seconds is given up, and what waits for it is counted as lost.
+        """
         if self._closed:
             return
-        self.flush()
+        self.flush(timeout)
         self._closed = True
-        self._queue.put(record(replace(event, dropped=dict(self.dropped)), time.time()))
-        self._queue.put(None)
-        self._thread.join(timeout=30.0)
+        if event is not None:
+            self._last(record(replace(event, dropped=dict(self.dropped)), time.time()))
+        self._last(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self.errors["queue"] = "a sink hangs"
+            self.dropped["queue"] += sum(isinstance(item, dict) for item in tuple(self._queue.queue))
+
+    def _last(self, item: Record | None) -> None:
+        try:
+            self._queue.put(item, timeout=1.0)
+        except Full:
+            self.dropped["queue"] += item is not None
 
     @property
     def lost(self) -> int:

@@ -11,6 +11,8 @@ from benchmarks import __main__ as command
 from benchmarks import compare, episodes, figures, play, references, report, search, suites
 from benchmarks.episodes import Job
 from benchmarks.suites import Task
+from esper_agents.karn.reading import RunLog
+from esper_agents.karn.snapshot import Snapshot
 from esper_agents.tamiyo import Interface, Planting, Schedule
 
 TINY = Task("Esper/Tiny-v0", {"episode_length": 30, "samples_per_epoch": 64, "val_samples": 64, "tempos": [1]})
@@ -99,6 +101,13 @@ def test_an_episode_that_cannot_be_played_stops_no_other(tmp_path):
     jobs = [replace(planted(), seed=SEED + i, what=[{"nonsense": 1}] if i == 1 else planted().what) for i in range(4)]
     with pytest.raises(ExceptionGroup, match="the same command tries them again") as raised:
         play.play_all(jobs, tmp_path / "rows.csv", 1, "test")
+    with pytest.raises(ExceptionGroup):  # the same command again
+        play.play_all(jobs, tmp_path / "rows.csv", 1, "test")
+    snapshot = Snapshot()
+    for time_s, event in RunLog(tmp_path).poll():
+        snapshot.fold(time_s, event)
+    assert len(snapshot.episodes) == 3 and snapshot.steps == 3 * 30, "those of the part before are kept"
+    assert snapshot.end.status == "failed"
     (error,) = raised.value.exceptions
     assert error.__notes__ == [f"This was planted on {TINY.id} with seed {SEED + 1}."]
     assert {row.seed for row in episodes.read(tmp_path / "rows.csv")} == {SEED, SEED + 2, SEED + 3}

@@ -3,22 +3,26 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from esper_agents import monitoring
 from esper_agents.flight import FlightRecorder, Recording, RecordingError
 from esper_agents.karn.__main__ import main as karn
 from esper_agents.karn.reading import RunLog
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.ppo_config import PPOConfig
+from esper_agents.simic.checkpoints import CheckpointError
 from esper_agents.simic.training import Trainer
 from esper_agents.telemetry import Telemetry
 from esper_agents.train import main as train
@@ -128,6 +132,65 @@ def test_a_full_disk_stops_nothing_and_the_status_tells(tmp_path):
     (run,) = tmp_path.iterdir()
     log, snapshot = folded(run)
     assert log.damaged == 0 and 0 < snapshot.steps < 48, "what is there is whole lines"
+
+
+def test_a_full_disk_does_not_stop_a_training(tmp_path, monkeypatch):
+    """Rounds and checkpoints between are counted as lost; without its policy at the end a run has failed."""
+
+    def full(*arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    trainer = Trainer(config(), tmp_path / "run", command="a test")
+    monkeypatch.setattr("esper_agents.simic.checkpoints.write", full)
+    (tmp_path / "run" / "rounds.jsonl").mkdir(parents=True)
+    with pytest.raises(OSError, match="No space left"), Telemetry(tmp_path / "run") as telemetry:
+        trainer.run(progress=False, report=lambda _: None, telemetry=telemetry)
+    trainer.env.close()
+    assert trainer.round == 2, "it has come to its end"
+    assert sorted(telemetry.losses) == ["checkpoint", "rounds.jsonl"]
+    assert "No space left on device" in telemetry.losses["checkpoint"]
+
+
+def test_a_run_that_did_not_begin_leaves_no_lines(tmp_path):
+    with pytest.raises(ValueError, match="before"), Telemetry(tmp_path):
+        raise ValueError("before anything began")
+    assert (tmp_path / "events.jsonl").read_text() == ""
+
+
+def test_a_run_that_goes_on_is_not_resumed(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    before = (folder / "rounds.jsonl").read_text()
+    trainer = Trainer(config(rounds=3), folder)
+    with Telemetry(folder), pytest.raises(CheckpointError, match="a run that goes on: stop it first"):
+        trainer.resume(folder)
+    trainer.env.close()
+    assert (folder / "rounds.jsonl").read_text() == before
+
+
+def test_the_screens_stay_until_the_end_is_logged(tmp_path, monkeypatch):
+    """What a screen finds in the log when it is closed."""
+    found = []
+
+    @contextmanager
+    def beside(screen, folder):
+        yield
+        found.append((screen, folded(folder)[1].end.status))
+
+    monkeypatch.setattr(monitoring, "_beside", beside)
+    assert train([*HEURISTIC, "--telemetry-dir", str(tmp_path), "--episodes", "1", "--envs", "1", "--overwatch"]) == 0
+    assert found == [("overwatch", "finished")]
+
+
+def test_an_error_of_a_run_that_began_is_no_bad_argument(tmp_path, monkeypatch):
+    def broken(*arguments, **more):
+        raise ValueError("impossible")
+
+    monkeypatch.setattr("esper_agents.train.run_episodes", broken)
+    with pytest.raises(RuntimeError, match="the run failed: impossible"):
+        train([*HEURISTIC, "--telemetry-dir", str(tmp_path), "--episodes", "1"])
+    (folder,) = tmp_path.iterdir()
+    assert folded(folder)[1].end.status == "failed"
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, refused):

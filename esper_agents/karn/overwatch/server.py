@@ -79,5 +79,6 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise RunError(f"port {port} is taken: choose another with --port") from error
+            free = "python -m esper_agents.karn overwatch RUN --port 0"
+            raise RunError(f"port {port} is taken: `{free}` takes a free one") from error
         raise RunError(f"cannot listen at {host} port {port}: {error.strerror}") from error

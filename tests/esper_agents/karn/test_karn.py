@@ -128,8 +128,8 @@ def test_a_last_line_that_was_cut_off_waits(tmp_path):
     ("content", "message"),
     [
         (None, "holds no run"),
-        ("{}\n", "its first line is no run_start"),
-        ("hello\n", "its first line is no run_start"),
+        ("{}\n", "its first line is none of its events"),
+        ("hello\n", "its first line is none of its events"),
         (json.dumps(RECORDS[0] | {"schema_version": 99}) + "\n", "has schema version 99"),
     ],
 )
@@ -157,8 +157,23 @@ def test_statuses(tmp_path):
     now = RECORDS[-2]["time_s"]
     statuses = [snapshot.status(now + age, True) for age in (0.0, 5.0, 60.0)]
     assert statuses == ["live", "slow", "stale"] and snapshot.status(now, False) == "dead"
+    snapshot.fold(now + 60, Anomaly("stalled", True, None, 60.0, 50.0, "no environment stepped"))
+    assert snapshot.status(now + 61, True) == "stale", "an alarm about silence does not end it"
     snapshot.fold(now, RunEnd("failed", "ValueError: no", 1.0))
     assert snapshot.status(now, False) == "failed"
+
+
+def test_a_machine_that_slept_is_no_slow_run():
+    snapshot, step = fold(), parse(next(r for r in RECORDS if r["kind"] == "step"))[1]
+    snapshot.end = None
+    now = RECORDS[-1]["time_s"] + 8 * 3600
+    snapshot.fold(now, step)
+    assert [snapshot.status(now + age, True) for age in (0.0, 300.0)] == ["live", "stale"]
+
+
+def test_a_log_whose_header_a_full_disk_did_not_take_is_read(tmp_path):
+    (tmp_path / "events.jsonl").write_text("".join(LINES[1:20]))
+    assert list(RunLog(tmp_path).poll()) == [parse(r) for r in RECORDS[1:20]]
 
 
 def test_a_log_is_being_written_while_its_writer_lives(tmp_path):

@@ -364,7 +364,9 @@ def test_what_cannot_be_shown_is_an_error_of_the_command_line(tmp_path, capsys):
     assert "no event log of Esper" in refused(str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"port {port} is taken: choose another with --port" in refused(str(GOLDEN), "--port", port)
+        assert f"port {port} is taken: `python -m esper_agents.karn overwatch RUN --port 0`" in refused(
+            str(GOLDEN), "--port", port
+        )
     assert "cannot listen at 192.0.2.1" in refused(str(GOLDEN), "--host", "192.0.2.1")
     assert "no port 70000" in refused(str(GOLDEN), "--port", "70000")
 

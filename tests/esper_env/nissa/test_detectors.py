@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper_env.leyline.events import EpisodeEnd, Step, Update
+from esper_env.leyline.events import EpisodeEnd, RunStart, Step, Update
 from esper_env.nissa import Detectors
 from esper_env.nissa.detectors import DEGRADED, KL, PATIENCE_EPOCHS, STALLED_S
 
@@ -64,6 +64,28 @@ END = EpisodeEnd(
     flops_total=1,
     error_code=0,
 )
+HEADER = RunStart(
+    controller="wait",
+    task="Esper/Tiny-v0",
+    command="",
+    config={},
+    config_sha256="",
+    provenance={},
+    versions={},
+    commit=None,
+    seed=0,
+    devices=("cpu",),
+    threads=1,
+    process=1,
+    host="",
+    envs=1,
+    episode_epochs=10,
+    total_steps=None,
+    done_steps=0,
+    slots=("r0c0",),
+    blueprints=(),
+    operations=(),
+)
 
 
 def told(detectors, *events, now=0.0):
@@ -75,6 +97,7 @@ def told(detectors, *events, now=0.0):
     ("detector", "change"),
     [
         ("non_finite", {"value_loss": math.nan}),
+        ("non_finite", {"q_by_operation": {"WAIT": math.inf, "PRUNE": None}}),
         ("kl", {"approx_kl_nats": 0.2}),
         ("clipped", {"clip_share": 0.6}),
         ("ratio", {"ratio_error": 0.01}),
@@ -126,6 +149,12 @@ def test_an_episode_that_failed_is_an_alarm_until_one_ends_well():
     assert told(detectors, replace(END, error_code=1), replace(END, error_code=1)) == [("failed", True)]
     assert told(detectors, replace(END, env=1)) == []
     assert told(detectors, END) == [("failed", False)]
+
+
+def test_what_was_raised_in_another_part_of_a_run_is_raised_again():
+    detectors = Detectors()
+    failed = replace(END, error_code=1)
+    assert told(detectors, failed, HEADER, failed, failed) == [("failed", True), ("failed", True)]
 
 
 def test_silence_is_an_alarm_and_the_next_step_ends_it():

@@ -114,6 +114,21 @@ def test_what_does_not_fit_is_dropped_and_counted_and_nobody_waits():
     assert slow.records[-1]["dropped"] == {"queue": log.dropped["queue"]}
 
 
+def test_a_sink_that_hangs_is_given_up_and_counted():
+    slow = Slow()
+    log = EventLog([slow], capacity=100)
+    for n in range(50):
+        log.emit(checkpoint(n))
+    log.end(END, timeout=0.2)
+    assert log.errors == {"queue": "a sink hangs"} and 0 < log.dropped["queue"] <= 51
+    full = EventLog([slow], capacity=2)
+    for n in range(50):
+        full.emit(checkpoint(n))
+    assert full.dropped["queue"] > 40 and not full.flush(0.1)
+    full.end(END, timeout=0.2)
+    slow.go.set()
+
+
 def test_a_sink_that_fails_is_counted_and_the_others_go_on():
     broken, memory = Broken(), Memory()
     log = EventLog([broken, memory])
