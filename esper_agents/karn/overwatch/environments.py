@@ -64,7 +64,11 @@ def _row(snapshot: Snapshot, env: EnvironmentState, alarms: list[Anomaly]) -> Ht
         cell(figure(100 * step.val_accuracy, ".1f", "%", field="accuracy"), class_="number"),
         cell(sparkline(env.accuracy, f"accuracy of environment {env.env} by epoch")),
         cell(figure(env.total_return, "+.4f", field="return"), class_="number"),
-        cell(figure(100 * step.growth, "+.1f", "%", field="growth"), class_="number"),
+        cell(
+            figure(100 * step.growth, "+.1f", "%", field="growth"),
+            class_="number",
+            title=f"{step.params:,} parameters",
+        ),
         cell(figure(100 * step.rent, ".2f", "points", field="rent"), class_="number"),
         *_slots(step, header.slots),
         cell(

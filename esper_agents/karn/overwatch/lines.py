@@ -44,6 +44,7 @@ def details(snapshot: Snapshot) -> Html:
         ("data", f"{header.provenance.get('dataset')} from {header.provenance.get('source')}"),
         ("environments", f"{header.envs} on {', '.join(header.devices)}, {header.threads} at the same time"),
         ("episodes", f"{header.episode_epochs} epochs; slots {', '.join(header.slots)}"),
+        ("blueprints", ", ".join(header.blueprints)),
         ("versions", ", ".join(f"{name} {version}" for name, version in header.versions.items())),
         ("commit", header.commit),
         ("process", f"{header.process} on {header.host}"),
