@@ -1,5 +1,6 @@
 """The event log: what is refused, what is kept, what is counted."""
 
+import hashlib
 import io
 import json
 import math
@@ -190,6 +191,15 @@ def test_what_was_acknowledged_outlives_sigkill(tmp_path):
     )
     assert done.returncode == -9 and done.stdout == "0\n", done.stderr
     assert [json.loads(line)["round"] for line in path.read_text().splitlines()] == list(range(100_000))
+
+
+def test_another_schema_has_another_version():
+    """Whoever changes a field raises SCHEMA_VERSION, and adds a line here."""
+    known = {1: "d31f20158a20e486"}
+    schema = json_schema()
+    fields = [{k: v for k, v in event.items() if k != "description"} for event in schema["oneOf"]]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    assert digest[:16] == known[schema["version"]]
 
 
 def test_the_schema_describes_every_line():
