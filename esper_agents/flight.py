@@ -115,9 +115,7 @@ class Recording:
             DataNotFoundError: its data set is not on disk.
         """
         if self.num_envs == 0:
-            raise RecordingError(
-                f"{self.folder} holds events only, no environment: it is of a benchmark, or of a start"
-            )
+            raise RecordingError(f"{self.folder} holds no environment, only events, as of a benchmark")
         if not 0 <= i < self.num_envs:
             raise RecordingError(f"{self.folder} holds the environments 0 to {self.num_envs - 1}, not {i}")
         try:
