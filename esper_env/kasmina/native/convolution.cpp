@@ -47,8 +47,8 @@ void convolve_block(const float* x, const float* weight, const float* bias, floa
                     convolve_pixel<V, count, OUT>(from + lane, weight, bias, to + lane, in, outputs, k, top, bottom,
                                                   left, right, relu);
             };
-            run(v16{}, std::integral_constant<int, 2>{});
-            run(v16{}, std::integral_constant<int, 1>{});
+            run(wide{}, std::integral_constant<int, 2>{});
+            run(wide{}, std::integral_constant<int, 1>{});
             run(float{}, std::integral_constant<int, 1>{});
         }
     }
@@ -62,22 +62,24 @@ void convolve(const float* x, const float* weight, const float* bias, float* y, 
         for (; o + OUT <= outputs; o += OUT)
             convolve_block<OUT>(x, weight + o, bias ? bias + o : nullptr, y + long(o) * in.n, in, outputs, k, relu);
     };
-    run(std::integral_constant<int, 8>{});
+    run(std::integral_constant<int, OUTPUTS>{});
     run(std::integral_constant<int, 4>{});
     run(std::integral_constant<int, 1>{});
 }
 
-// Sums over the images of a stretch of pixels of input times gradient: OUT outputs, one input, KW kernel columns.
+// Sums over the images of a stretch of pixels of input times gradient: OUT outputs, one input, KW kernel columns. One
+// register of each sum, of which there are `registers`.
 template <class V, int OUT, int KW>
 void weight_stretch(const float* x, const float* g, V* sums, const Size& in, long g_pixel, int first, int last,
                     int shift, int lanes) {
+    constexpr int registers = Lanes<V>::parts / Lanes<V>::count;
     V sum[OUT][KW];
     for (int o = 0; o < OUT; ++o)
-        for (int j = 0; j < KW; ++j) sum[o][j] = sums[o * KW + j];
+        for (int j = 0; j < KW; ++j) sum[o][j] = sums[(o * KW + j) * registers];
     auto pixel = [&](int w, bool inside) {
         const float* from = x + (w + shift) * in.pixel();
         const float* gradient = g + w * g_pixel;
-        for (int lane = 0; lane < lanes; lane += Lanes<V>::count) {
+        for (int lane = 0; lane < lanes; lane += Lanes<V>::parts) {
             V window[KW];
             for (int j = 0; j < KW; ++j)
                 window[j] = inside || (w + shift + j >= 0 && w + shift + j < in.w)
@@ -94,31 +96,33 @@ void weight_stretch(const float* x, const float* g, V* sums, const Size& in, lon
     for (; w < last && w + shift + KW <= in.w; ++w) pixel(w, true);
     for (; w < last; ++w) pixel(w, false);
     for (int o = 0; o < OUT; ++o)
-        for (int j = 0; j < KW; ++j) sums[o * KW + j] = sum[o][j];
+        for (int j = 0; j < KW; ++j) sums[(o * KW + j) * registers] = sum[o][j];
 }
 
 template <class V, int OUT, int KW>
 void weight_block(const float* x, const float* g, double* weight, const Size& in, int outputs, int k, int first_out,
                   int lanes) {
+    constexpr int registers = Lanes<V>::parts / Lanes<V>::count;
     // 16 KiB of gradient, which stay in the first cache
-    const int stretch = std::max(1, 4096 / (OUT * std::max(lanes, WIDTH)));
+    const int stretch = std::max(1, 4096 / (OUT * std::max(lanes, PARTS)));
     const int pad = k / 2;
-    std::vector<V> sums(long(k) * k * in.c * OUT, V{});
+    std::vector<V> sums(long(k) * k * in.c * OUT * registers, V{});
     for (int h = 0; h < in.h; ++h)
         for (int first = 0; first < in.w; first += stretch) {
             V* at = sums.data();
             for (int i = 0; i < k; ++i) {
                 const int row = h + i - pad;
                 if (row < 0 || row >= in.h) {
-                    at += long(in.c) * k * OUT;
+                    at += long(in.c) * k * OUT * registers;
                     continue;
                 }
                 for (int c = 0; c < in.c; ++c)
-                    for (int column = 0; column < k; column += KW, at += OUT * KW)
-                        weight_stretch<V, OUT, KW>(x + row * in.row() + long(c) * in.n,
-                                                   g + (long(h) * in.w * outputs + first_out) * in.n, at, in,
-                                                   long(outputs) * in.n, first, std::min(in.w, first + stretch),
-                                                   column - pad, lanes);
+                    for (int column = 0; column < k; column += KW, at += OUT * KW * registers)
+                        for (int r = 0; r < registers; ++r)
+                            weight_stretch<V, OUT, KW>(
+                                x + row * in.row() + long(c) * in.n + r * Lanes<V>::count,
+                                g + (long(h) * in.w * outputs + first_out) * in.n + r * Lanes<V>::count, at + r, in,
+                                long(outputs) * in.n, first, std::min(in.w, first + stretch), column - pad, lanes);
             }
         }
     const V* at = sums.data();
@@ -126,14 +130,14 @@ void weight_block(const float* x, const float* g, double* weight, const Size& in
         for (int c = 0; c < in.c; ++c)
             for (int column = 0; column < k; column += KW)
                 for (int o = 0; o < OUT; ++o)
-                    for (int j = 0; j < KW; ++j)
-                        weight[((long(first_out + o) * in.c + c) * k + i) * k + column + j] += total(*at++);
+                    for (int j = 0; j < KW; ++j, at += registers)
+                        weight[((long(first_out + o) * in.c + c) * k + i) * k + column + j] += total(at);
 }
 
 template <class V, int KW>
 void weight_lanes(const float* x, const float* g, double* weight, const Size& in, int outputs, int k, int lanes) {
     int o = 0;
-    for (; o + 8 <= outputs; o += 8) weight_block<V, 8, KW>(x, g, weight, in, outputs, k, o, lanes);
+    for (; o + OUTPUTS <= outputs; o += OUTPUTS) weight_block<V, OUTPUTS, KW>(x, g, weight, in, outputs, k, o, lanes);
     for (; o + 4 <= outputs; o += 4) weight_block<V, 4, KW>(x, g, weight, in, outputs, k, o, lanes);
     for (; o < outputs; ++o) weight_block<V, 1, KW>(x, g, weight, in, outputs, k, o, lanes);
 }
@@ -163,7 +167,7 @@ void convolution_weight(const float* x, const float* dy, float* dweight, int h, 
     const long size = long(outputs) * inputs * k * k;
     std::vector<double> sum(size, 0.0);
     const Size in{h, w, inputs, n};
-    const int full = n / WIDTH * WIDTH;
+    const int full = n / PARTS * PARTS;
     auto run = [&](auto v, int lane, int lanes) {
         typedef decltype(v) V;
         if (k == 3)
@@ -171,7 +175,7 @@ void convolution_weight(const float* x, const float* dy, float* dweight, int h, 
         else
             weight_lanes<V, 1>(x + lane, dy + lane, sum.data(), in, outputs, k, lanes);
     };
-    if (full) run(v16{}, 0, full);
+    if (full) run(wide{}, 0, full);
     if (full < n) run(float{}, full, n - full);
     for (long i = 0; i < size; ++i) dweight[i] = float(sum[i]);
 }
@@ -203,17 +207,21 @@ void depthwise_weight(const float* x, const float* dy, float* dweight, int h, in
         for (int i = 0; i < k; ++i)
             for (int j = 0; j < k; ++j) {
                 double sum = 0;
-                each_lane(n, [&](auto v, long lane) {
+                each_part(n, [&](auto v, long first) {
                     typedef decltype(v) V;
-                    V part{};
-                    for (int r = 0; r < h; ++r)
-                        for (int q = 0; q < w; ++q) {
-                            const int from = r + i - pad, column = q + j - pad;
-                            if (from < 0 || from >= h || column < 0 || column >= w) continue;
-                            part += load<V>(dy + r * s.row() + q * s.pixel() + long(c) * n + lane) *
-                                    load<V>(x + from * s.row() + column * s.pixel() + long(c) * n + lane);
-                        }
-                    sum += total(part);
+                    V parts[Lanes<V>::parts / Lanes<V>::count] = {};
+                    long lane = first;
+                    for (V& part : parts) {
+                        for (int r = 0; r < h; ++r)
+                            for (int q = 0; q < w; ++q) {
+                                const int from = r + i - pad, column = q + j - pad;
+                                if (from < 0 || from >= h || column < 0 || column >= w) continue;
+                                part += load<V>(dy + r * s.row() + q * s.pixel() + long(c) * n + lane) *
+                                        load<V>(x + from * s.row() + column * s.pixel() + long(c) * n + lane);
+                            }
+                        lane += Lanes<V>::count;
+                    }
+                    sum += total(parts);
                 });
                 dweight[(c * k + i) * k + j] = float(sum);
             }

@@ -5,14 +5,14 @@
 
 namespace {
 
-inline v16 power_of_two(m16 n) { return (v16)((n + 127) << 23); }
+inline wide power_of_two(wide_mask n) { return (wide)((n + 127) << 23); }
 inline float power_of_two(int n) {
     const int bits = (n + 127) << 23;
     float out;
     std::memcpy(&out, &bits, sizeof out);
     return out;
 }
-inline m16 whole(v16 x) { return __builtin_convertvector(x, m16); }
+inline wide_mask whole(wide x) { return __builtin_convertvector(x, wide_mask); }
 inline int whole(float x) { return int(x); }
 
 // e^x to 2 units in the last place: 2^n times the Taylor series about 0, |r| <= ln(2) / 2.

@@ -1,7 +1,7 @@
 // What the kernels share: activations are stored (H, W, C, N), the batch innermost, so a vector register holds one
-// number of 16 images and no channel count wastes lanes. What is left of the batch after the last full vector runs
+// number of several images and no channel count wastes lanes. What is left of the batch after the last full vector runs
 // through the same code with a scalar for a vector. One thread; every sum has a fixed order, so results repeat bit for
-// bit.
+// bit, on a processor with wider registers too.
 
 #pragma once
 
@@ -12,24 +12,42 @@
 #include <type_traits>
 #include <vector>
 
-typedef float v16 __attribute__((vector_size(64)));
-typedef int m16 __attribute__((vector_size(64)));
-typedef float v16_anywhere __attribute__((vector_size(64), aligned(4), may_alias));
+// Numbers a register holds. What is wider than the processor's registers would live in memory.
+#ifndef ESPER_WIDTH
+#if defined(__AVX512F__)
+#define ESPER_WIDTH 16
+#elif defined(__AVX__)
+#define ESPER_WIDTH 8
+#else
+#define ESPER_WIDTH 4
+#endif
+#endif
+
+typedef float wide __attribute__((vector_size(4 * ESPER_WIDTH)));
+typedef int wide_mask __attribute__((vector_size(4 * ESPER_WIDTH)));
+typedef float wide_anywhere __attribute__((vector_size(4 * ESPER_WIDTH), aligned(4), may_alias));
 
 namespace {
 
-constexpr int WIDTH = 16;
+constexpr int WIDTH = ESPER_WIDTH;
+// Sums over images are taken in so many parts, of every sixteenth image, whatever the registers are.
+constexpr int PARTS = 16;
+static_assert(PARTS % WIDTH == 0);
+// How many outputs a convolution works on at a time: their sums fill the registers, of which there are 32 or 16.
+constexpr int OUTPUTS = WIDTH == 16 ? 8 : 4;
 
 template <class V> struct Lanes;
-template <> struct Lanes<v16> {
-    static constexpr int count = 16;
-    typedef v16_anywhere anywhere;
-    typedef m16 mask;
-    static v16 all(float x) { return x - v16{}; }
-    static m16 none() { return m16{}; }
+template <> struct Lanes<wide> {
+    static constexpr int count = WIDTH;
+    static constexpr int parts = PARTS;
+    typedef wide_anywhere anywhere;
+    typedef wide_mask mask;
+    static wide all(float x) { return x - wide{}; }
+    static wide_mask none() { return wide_mask{}; }
 };
 template <> struct Lanes<float> {
     static constexpr int count = 1;
+    static constexpr int parts = 1;
     typedef float anywhere;
     typedef bool mask;
     static float all(float x) { return x; }
@@ -41,29 +59,33 @@ template <class V> void store(float* p, V x) { *reinterpret_cast<typename Lanes<
 
 // x, in a register: the compiler would rather load it again for every use, and loads are what runs out.
 inline float held(float x) { return x; }
-inline v16 held(v16 x) {
-#ifdef __AVX512F__
+inline wide held(wide x) {
+#if defined(__AVX512F__)
     asm("" : "+v"(x));
+#elif defined(__SSE__)
+    asm("" : "+x"(x));
 #endif
     return x;
 }
 
-inline v16 choose(m16 m, v16 a, v16 b) { return m ? a : b; }
+inline wide choose(wide_mask m, wide a, wide b) { return m ? a : b; }
 inline float choose(bool m, float a, float b) { return m ? a : b; }
-inline m16 both(m16 a, m16 b) { return a & b; }
+inline wide_mask both(wide_mask a, wide_mask b) { return a & b; }
 inline bool both(bool a, bool b) { return a && b; }
-inline m16 either(m16 a, m16 b) { return a | b; }
+inline wide_mask either(wide_mask a, wide_mask b) { return a | b; }
 inline bool either(bool a, bool b) { return a || b; }
-inline m16 inverse(m16 a) { return ~a; }
+inline wide_mask inverse(wide_mask a) { return ~a; }
 inline bool inverse(bool a) { return !a; }
 
 // NaN goes through both, as in torch.
 template <class V> V larger(V a, V b) { return choose(either(a < b, b != b), b, a); }
 template <class V> V rectified(V x) { return choose(x < V{}, V{}, x); }
 
-template <class V> double total(V x) {
-    float lanes[Lanes<V>::count];
-    std::memcpy(lanes, &x, sizeof x);
+// The sum of the lanes of all parts, in their order.
+template <class V> double total(const V* parts) {
+    constexpr int count = Lanes<V>::parts;
+    float lanes[count];
+    std::memcpy(lanes, parts, sizeof lanes);
     double sum = 0;
     for (float lane : lanes) sum += lane;
     return sum;
@@ -72,7 +94,14 @@ template <class V> double total(V x) {
 // Call f once for each full vector of lanes, then for each lane that is left.
 template <class F> void each_lane(long n, F f) {
     long i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) f(v16{}, i);
+    for (; i + WIDTH <= n; i += WIDTH) f(wide{}, i);
+    for (; i < n; ++i) f(float{}, i);
+}
+
+// The same for what is summed over images: each time all parts.
+template <class F> void each_part(long n, F f) {
+    long i = 0;
+    for (; i + PARTS <= n; i += PARTS) f(wide{}, i);
     for (; i < n; ++i) f(float{}, i);
 }
 
