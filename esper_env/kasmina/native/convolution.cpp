@@ -22,7 +22,7 @@ void convolve_pixel(const float* x, const float* weight, const float* bias, floa
                 V value[NV];
                 for (int v = 0; v < NV; ++v) value[v] = load<V>(from + v * step);
                 for (int o = 0; o < OUT; ++o)
-                    for (int v = 0; v < NV; ++v) sum[o][v] += by[o] * value[v];
+                    for (int v = 0; v < NV; ++v) sum[o][v] = fused(Lanes<V>::all(by[o]), value[v], sum[o][v]);
             }
         }
     for (int o = 0; o < OUT; ++o)
@@ -87,7 +87,7 @@ void weight_stretch(const float* x, const float* g, V* sums, const Size& in, lon
                                 : V{};
             for (int o = 0; o < OUT; ++o) {
                 const V value = held(load<V>(gradient + long(o) * in.n + lane));
-                for (int j = 0; j < KW; ++j) sum[o][j] += value * window[j];
+                for (int j = 0; j < KW; ++j) sum[o][j] = fused(value, window[j], sum[o][j]);
             }
         }
     };
@@ -193,8 +193,8 @@ void depthwise(const float* x, const float* weight, float* y, int h, int w, int 
                     V sum{};
                     for (int i = std::max(0, pad - r); i < std::min(k, h + pad - r); ++i)
                         for (int j = std::max(0, pad - q); j < std::min(k, w + pad - q); ++j)
-                            sum += weight[c * area + (backward ? area - 1 - i * k - j : i * k + j)] *
-                                   load<V>(from + i * s.row() + j * s.pixel());
+                            sum = fused(Lanes<V>::all(weight[c * area + (backward ? area - 1 - i * k - j : i * k + j)]),
+                                        load<V>(from + i * s.row() + j * s.pixel()), sum);
                     store<V>(y + r * s.row() + q * s.pixel() + long(c) * n + lane, sum);
                 });
 }
@@ -216,8 +216,8 @@ void depthwise_weight(const float* x, const float* dy, float* dweight, int h, in
                             for (int q = 0; q < w; ++q) {
                                 const int from = r + i - pad, column = q + j - pad;
                                 if (from < 0 || from >= h || column < 0 || column >= w) continue;
-                                part += load<V>(dy + r * s.row() + q * s.pixel() + long(c) * n + lane) *
-                                        load<V>(x + from * s.row() + column * s.pixel() + long(c) * n + lane);
+                                part = fused(load<V>(dy + r * s.row() + q * s.pixel() + long(c) * n + lane),
+                                             load<V>(x + from * s.row() + column * s.pixel() + long(c) * n + lane), part);
                             }
                         lane += Lanes<V>::count;
                     }

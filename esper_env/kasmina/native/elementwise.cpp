@@ -99,7 +99,7 @@ void sgd(int count, float** values, const float** gradients, float** momenta, co
     for (int i = 0; i < count; ++i) {
         double square = 0;
         if (gradients[i])
-            for (long j = 0; j < sizes[i]; ++j) square += double(gradients[i][j]) * gradients[i][j];
+            for (long j = 0; j < sizes[i]; ++j) square = fused<double>(gradients[i][j], gradients[i][j], square);
         norms[i] = float(std::sqrt(square));
         squares += square;
     }

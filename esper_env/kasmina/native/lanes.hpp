@@ -12,6 +12,12 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__ARM_FEATURE_FMA)
+#include <arm_neon.h>
+#endif
+
 // Numbers a register holds. What is wider than the processor's registers would live in memory.
 #ifndef ESPER_WIDTH
 #if defined(__AVX512F__)
@@ -66,6 +72,29 @@ inline wide held(wide x) {
     asm("" : "+x"(x));
 #endif
     return x;
+}
+
+// a b + c, rounded once where the processor can. Said outright in long sums: whether a compiler fuses those by itself
+// depends on the kind of processor it tunes for.
+inline wide fused(wide a, wide b, wide c) {
+#if defined(__FMA__) && ESPER_WIDTH == 16
+    return (wide)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__) && ESPER_WIDTH == 8
+    return (wide)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FMA__)
+    return (wide)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif defined(__ARM_FEATURE_FMA)
+    return (wide)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+template <class T> T fused(T a, T b, T c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return std::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
 }
 
 inline wide choose(wide_mask m, wide a, wide b) { return m ? a : b; }

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / f"{name}.cpp" for name in ("convolution", "normalisation", "joints", "elementwise", "tape")]
 HEADERS = [FOLDER / f"{name}.hpp" for name in ("lanes", "kernels")]
 VARIABLE = "ESPER_KERNELS"
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-Wno-ignored-attributes")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-mtune=generic", "-fPIC", "-shared", "-Wno-ignored-attributes")
 
 _OFF = threading.local()
 _LOCK = threading.Lock()
