@@ -296,3 +296,24 @@ def test_a_host_with_a_seed_trains_as_with_torch_s_layers():
 
     for ours, theirs in zip(train(nullcontext), train(native.torch_kernels), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+EVERY_BLUEPRINT = """
+import hashlib, gymnasium, esper_env
+from esper_env.kasmina.blueprints import BLUEPRINTS
+digest = hashlib.sha256()
+for number, name in enumerate(BLUEPRINTS):
+    seed = [{"slot": "r0c0", "blueprint": name, "style": ("add", "gate", "multiply")[number % 3]}]
+    env = gymnasium.make("Esper/Tiny-v0", batch_size=28, styles=("add", "gate", "multiply"))
+    env.reset(seed=number, options={"structure": seed})
+    for _ in range(2):
+        digest.update(env.step(0)[0].tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_processors_with_narrower_registers_compute_the_same_bits():
+    compiler = os.environ.get("CXX", "c++")
+    ours, narrow = (run_python(EVERY_BLUEPRINT, CXX=f"{compiler}{width}") for width in ("", " -DESPER_WIDTH=4"))
+    assert ours.stdout == narrow.stdout
+    assert len(ours.stdout) == 65, ours.stderr
