@@ -60,6 +60,8 @@ class PPOConfig(EnvironmentConfig):
     """What learning begins with. An untrained policy: patient tries all operations, but rarely those that set a seed
     back, uniform draws any legal action. Or a trained one, as from a cheaper version of the task: its file, or the name
     of a shipped one."""
+    decision_interval: Annotated[int, Field(ge=1)] = 3
+    """Epochs from one decision to the next; between them the policy waits."""
     memory_size: Annotated[int, Field(ge=1)] = 512
     """Width of the LSTM and of the features before it."""
     memory: Literal["lstm", "none"] = "lstm"

@@ -78,6 +78,7 @@ def fill(model: RecurrentPPO) -> None:
                 log_probs=log_probs,
                 action_masks=masks,
                 weights=np.ones(ENVS, np.float32),
+                decided=np.ones(ENVS, np.float32),
             )
         else:
             rng.random((ENVS, ACTIONS))  # the same numbers for both kinds

@@ -64,10 +64,11 @@ class Decisions:
         by_op = probs @ self.onehot  # (N, ops)
         legal = masks.astype(np.float64) @ self.onehot > 0
         self._has_q = q.shape[1] == len(Op)
-        self._count += legal.sum(0)
-        self._entropy += np.where(legal, _binary_entropy(by_op), 0.0).sum(0)
+        chosen = legal & (legal.sum(1, keepdims=True) > 1)
+        self._count += chosen.sum(0)
+        self._entropy += np.where(chosen, _binary_entropy(by_op), 0.0).sum(0)
         if self._has_q:
-            self._q += np.where(legal, q, 0.0).sum(0)
+            self._q += np.where(chosen, q, 0.0).sum(0)
         for i, action in enumerate(actions.tolist()):
             likeliest = [int(a) for a in np.argsort(-probs[i], kind="stable")[: ALTERNATIVES + 1] if a != action]
             yield Decision(
@@ -82,11 +83,11 @@ class Decisions:
             )
 
     def entropy_by_operation(self) -> Means:
-        """Mean entropy of taking an operation or not, over the states where it was legal, by operation."""
+        """Mean entropy of taking an operation or not, by operation, over the states where it and others were legal."""
         return self._means(self._entropy)
 
     def q_by_operation(self) -> Means:
-        """Mean Q(s, op) over the states where it was legal, by operation; not measured without such a critic."""
+        """Mean Q(s, op) over the same states, by operation; not measured without such a critic."""
         return self._means(self._q) if self._has_q else dict.fromkeys((op.name for op in Op), None)
 
     def _means(self, sums: NDArray[np.float64]) -> Means:

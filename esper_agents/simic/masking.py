@@ -63,6 +63,12 @@ class MaskedCategorical:
         return torch.cat([p.exp().multinomial(1) for p in self.log_probs], -1)
 
 
+def leave_a_choice(masks: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Say which rows of `masks`, (B, sum of sizes), leave more than one action: bool (B,)."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    return np.asarray((np.add.reduceat(masks, starts, axis=1, dtype=np.int64) > 1).any(axis=1))
+
+
 def check_masks(masks: np.ndarray, sizes: Sequence[int], rows: int) -> np.ndarray:
     """Return `masks` as bool (rows, sum of sizes).
 

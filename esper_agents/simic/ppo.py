@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 
 from esper_agents.simic.adapter import IGNORED, allow_ignored_steps
-from esper_agents.simic.masking import check_masks
+from esper_agents.simic.masking import check_masks, leave_a_choice
 from esper_agents.simic.recurrent_policy import (
     MaskableRecurrentActorCriticCnnPolicy,
     MaskableRecurrentActorCriticPolicy,
@@ -38,6 +38,8 @@ class MaskableRecurrentPPO(RecurrentPPO):
       transitions and applied again in the update.
     - Minibatches are whole sequences, run through the memory in fused calls (`SequenceRolloutBuffer`), so
       `batch_size` is approximate: a sequence is never cut.
+    - Policy loss and entropy are means over the transitions that had more than one legal action: where there is no
+      choice there is nothing to learn about choosing.
     - A value that bootstraps a truncated episode or the end of the rollout uses that state's mask.
 
     Args:
@@ -185,6 +187,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
                 return False
             self._update_info_buffer(infos, dones)
             ignored = np.array([bool(info.get(IGNORED)) for info in infos])
+            decided = ~ignored if masks is None else ~ignored & leave_a_choice(masks, self.policy.sizes)
             rollout_buffer.add(
                 self._last_obs,  # type: ignore[arg-type]
                 chosen,
@@ -194,6 +197,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
                 log_probs=log_probs,
                 action_masks=masks,
                 weights=1.0 - ignored.astype(np.float32),
+                decided=decided.astype(np.float32),
             )
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones | ignored  # an episode begins after either
@@ -278,17 +282,17 @@ class MaskableRecurrentPPO(RecurrentPPO):
         """Mean and standard deviation of the rollout's advantages, if they are what minibatches are normalised by."""
         if not self.normalize_advantage or self.normalize_over == "minibatch":
             return None
-        advantages = self.rollout_buffer.advantages[self.rollout_buffer.weights > 0.0].astype(np.float64)
-        return float(advantages.mean()), float(advantages.std())
+        advantages = self.rollout_buffer.advantages[self.rollout_buffer.decided > 0.0].astype(np.float64)
+        return (float(advantages.mean()), float(advantages.std())) if len(advantages) else (0.0, 1.0)
 
     def _loss(
         self, batch: Minibatch, clip: float, scale: tuple[float, float] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a minibatch, and what is logged of it; `scale` is what `_advantage_scale` returned."""
-        weights = batch.weights / batch.weights.sum().clamp(min=1.0)
+        decided = batch.decided / batch.decided.sum().clamp(min=1.0)
 
         def mean(x: torch.Tensor) -> torch.Tensor:
-            return (x * weights).sum()
+            return (x * decided).sum()
 
         evaluation = self.policy.evaluate_sequences(batch)
         advantages = batch.advantages
@@ -304,7 +308,7 @@ class MaskableRecurrentPPO(RecurrentPPO):
         if self.clip_range_vf is not None:
             bound = float(self.clip_range_vf(self._current_progress_remaining))
             predicted = batch.old_values + (predicted - batch.old_values).clamp(-bound, bound)
-        value_loss = mean((batch.returns - predicted) ** 2)
+        value_loss = ((batch.returns - predicted) ** 2 * batch.weights).sum() / batch.weights.sum().clamp(min=1.0)
         entropy_loss = -mean(evaluation.entropy)
         actor_loss = policy_loss + self.ent_coef * entropy_loss
         warming = 0 < self.num_timesteps <= self.critic_warmup

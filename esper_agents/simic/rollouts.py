@@ -54,7 +54,9 @@ class Minibatch:
     returns: torch.Tensor
     """(B,) float32 each"""
     weights: torch.Tensor
-    """(B,) float32: 0 for a transition that nobody decided, else 1"""
+    """(B,) float32: 0 for a transition that only brought the next episode's first observation, else 1"""
+    decided: torch.Tensor
+    """(B,) float32: 1 for a transition that counts and had more than one legal action, else 0"""
     groups: tuple[Group, ...]
 
 
@@ -69,6 +71,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
     """Of the memories before the first step; set by whoever fills the buffer."""
     action_masks: NDArray[np.bool_] | None
     weights: NDArray[np.float32]
+    decided: NDArray[np.float32]
 
     def __init__(self, *args: Any, mask_size: int | None, seed: int | None, **kwargs: Any) -> None:
         self.mask_size = mask_size
@@ -86,7 +89,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
             self.observations = np.zeros((*shape, *self.obs_shape), self.observation_space.dtype)
         self.actions = np.zeros((*shape, self.action_dim), np.int64)
         self.action_masks = None if self.mask_size is None else np.ones((*shape, self.mask_size), np.bool_)
-        for name in ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "weights"):
+        for name in ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "weights", "decided"):
             setattr(self, name, np.zeros(shape, np.float32))
         self.pos, self.full = 0, False
         self._tensors: dict[str, Any] = {}
@@ -102,6 +105,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         log_probs: torch.Tensor,
         action_masks: NDArray[np.bool_] | None,
         weights: NDArray[np.float32],
+        decided: NDArray[np.float32],
     ) -> None:
         """Add a step of all environments; every array has N rows."""
         t = self.pos
@@ -113,7 +117,8 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.actions[t] = np.asarray(actions).reshape(self.n_envs, self.action_dim)
         if self.action_masks is not None:
             self.action_masks[t] = action_masks
-        self.rewards[t], self.episode_starts[t], self.weights[t] = rewards, episode_starts, weights
+        self.rewards[t], self.episode_starts[t] = rewards, episode_starts
+        self.weights[t], self.decided[t] = weights, decided
         self.values[t] = values.detach().cpu().numpy().reshape(self.n_envs)
         self.log_probs[t] = log_probs.detach().cpu().numpy()
         self.pos += 1
@@ -208,6 +213,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
             advantages=take("advantages"),
             returns=take("returns"),
             weights=take("weights"),
+            decided=take("decided"),
             groups=tuple(groups),
         )
 

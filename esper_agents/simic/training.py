@@ -22,6 +22,7 @@ from esper_agents.simic.adapter import GymnasiumVecEnv
 from esper_agents.simic.ppo import MaskableRecurrentPPO
 from esper_agents.simic.rewards import VectorRewardWrapper
 from esper_agents.simic.round_log import RoundLog
+from esper_agents.tamiyo.pace import PacedVectorEnv
 from esper_agents.tamiyo.policy import TamiyoPolicy, policy_arguments
 from esper_agents.tamiyo.policy_files import PolicyFileError, load_policy, policy_digest, save_policy
 from esper_agents.telemetry import EVENTS, Telemetry, run_start
@@ -61,7 +62,8 @@ class Trainer:
         self.config, self.folder, self.command = config, folder, command
         self.recorded = RecordedVectorEnv(config.make(config.envs), "ppo")
         self.interface = self.recorded.interface
-        self.env = GymnasiumVecEnv(VectorRewardWrapper(self.recorded, config.reward, config.gamma))
+        rewarded = VectorRewardWrapper(self.recorded, config.reward, config.gamma)
+        self.env = GymnasiumVecEnv(PacedVectorEnv(rewarded, config.decision_interval))
         self.model = MaskableRecurrentPPO(
             TamiyoPolicy,
             self.env,
@@ -87,6 +89,7 @@ class Trainer:
                 critic_memory=config.critic_memory,
                 memory_size=config.memory_size,
                 feature_size=config.memory_size,
+                decision_interval=config.decision_interval,
             ),
             seed=config.seed,
             device=config.policy_device,
@@ -113,7 +116,7 @@ class Trainer:
             if key != "initial_logits" and mine[key] != theirs[key]:
                 raise PolicyFileError(
                     f"--start {name} is a policy with {key} {theirs[key]!r}, not {mine[key]!r}: give --memory-size, "
-                    "--memory, --critic and --critic-memory as it was trained with"
+                    "--memory, --critic, --critic-memory and --decision-interval as it was trained with"
                 )
         policy.load_state_dict(trained.policy.state_dict())
         self._started_from = trained.description["origin"]

@@ -92,6 +92,8 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         critic_memory: the critic has an LSTM of its own.
         op_of_action: see `MaskableRecurrentActorCriticPolicy`; ``None`` makes the critic V(s).
         initial_logits: of every action, (A,), before any learning; ``None`` makes all legal actions equally likely.
+        decision_interval: epochs from one decision to the next in the environments it learns in, as `PacedVectorEnv`
+            makes them; whoever acts with it does the same.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         critic_memory: bool = False,
         op_of_action: Sequence[int] | None = None,
         initial_logits: Sequence[float] | None = None,
+        decision_interval: int = 1,
         **kwargs: Any,
     ) -> None:
         self._own = {
@@ -115,7 +118,9 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
             "critic_memory": critic_memory,
             "op_of_action": None if op_of_action is None else [int(op) for op in op_of_action],
             "initial_logits": None if initial_logits is None else [float(logit) for logit in initial_logits],
+            "decision_interval": decision_interval,
         }
+        self.decision_interval = decision_interval
         super().__init__(
             observation_space,
             action_space,

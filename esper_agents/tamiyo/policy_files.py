@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from esper_agents.tamiyo.controller import Actions, Interface, Masks, Observations
+from esper_agents.tamiyo.pace import paced
 from esper_agents.tamiyo.policy import TamiyoPolicy
+from esper_env.leyline import Action, Op
 from esper_env.leyline.observation import BASE_WHERE
 
 _FORMAT = "esper policy 1"
@@ -104,12 +106,16 @@ class LearnedController:
                 f"the policy takes observations of shape {size}, those of an environment with the slots "
                 f"{self.description['slots']}, not {np.shape(obs)[1:]}"
             )
-        memory, rng = (None, np.random.default_rng(self.seed)) if state is None else (state[0], copy.deepcopy(state[1]))
         n = len(obs)
         layers, _, width = self.policy.lstm_hidden_state_shape
-        hidden, cell = (torch.zeros(layers, n, width),) * 2 if memory is None else memory
-        starts = torch.from_numpy(np.asarray(obs)[:, BASE_WHERE["progress"]][:, 0] == 0)
-        masks = torch.from_numpy(np.asarray(action_mask, np.bool_))
+        if state is None:
+            state = (torch.zeros(layers, n, width),) * 2, np.full(n, -1), np.random.default_rng(self.seed)
+        (hidden, cell), epochs, rng = state[0], state[1] + 1, copy.deepcopy(state[2])
+        first = np.asarray(obs)[:, BASE_WHERE["progress"]][:, 0] == 0
+        epochs[first] = 0
+        wait = self.description["actions"].index(str(Action(Op.WAIT)))
+        starts = torch.from_numpy(first)
+        masks = torch.from_numpy(paced(action_mask, epochs, self.policy.decision_interval, wait))
         device = self.policy.device
         with torch.no_grad():
             before = (hidden.to(device), cell.to(device))
@@ -122,7 +128,7 @@ class LearnedController:
         else:
             weights = (probs / probs.max(1, keepdims=True)) ** (1.0 / self.temperature)
             actions = np.array([rng.choice(len(row), p=row / row.sum()) for row in weights], np.int64)
-        return actions, (tuple(part.cpu() for part in after.pi), rng)
+        return actions, (tuple(part.cpu() for part in after.pi), epochs, rng)
 
 
 def load_policy(

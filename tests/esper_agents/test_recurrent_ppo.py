@@ -136,13 +136,15 @@ def reference_loss(model, dtype):
     columns = [step_by_step(model.policy, buffer, env, dtype) for env in range(model.n_envs)]
     log_prob, entropy, predicted = (torch.stack(c, 1) for c in zip(*columns, strict=True))
     data = {k: torch.as_tensor(getattr(buffer, k), dtype=dtype) for k in ("log_probs", "advantages", "returns")}
-    advantages = data["advantages"]
+    legal = torch.from_numpy(buffer.action_masks).split(model.policy.sizes, -1)
+    choice = torch.stack([part.sum(-1) > 1 for part in legal]).any(0)
+    advantages = data["advantages"][choice]
     advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
-    ratio = (log_prob - data["log_probs"]).exp()
+    ratio = (log_prob - data["log_probs"]).exp()[choice]
     clipped = ratio.clamp(0.8, 1.2)
     policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
     value_loss = ((data["returns"] - predicted) ** 2).mean()
-    return policy_loss - 0.01 * entropy.mean() + 0.5 * value_loss
+    return policy_loss - 0.01 * entropy[choice].mean() + 0.5 * value_loss
 
 
 def gradients(model, loss):
@@ -410,6 +412,31 @@ def test_a_saved_learner_acts_as_before(tmp_path):
     assert loaded.use_masking and loaded.policy.operations == 3
 
 
+def test_the_actor_learns_from_transitions_with_a_choice_and_the_critic_from_all():
+    model, _ = collected(learner())
+    buffer = model.rollout_buffer
+    legal = np.split(buffer.action_masks, np.cumsum(model.policy.sizes)[:-1], -1)
+    choice = np.any([part.sum(-1) > 1 for part in legal], 0)
+    assert 0 < choice.sum() < choice.size
+    np.testing.assert_array_equal(buffer.decided, choice)
+    with torch.no_grad():  # at ratio 1 the policy loss is 0 whatever the advantages are
+        for p in model.policy.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+
+    def measured():
+        buffer._tensors = {}
+        (batch,) = buffer.get(None)
+        return model._loss(batch, 0.2, model._advantage_scale())[1]
+
+    before = measured()
+    buffer.advantages[~choice] += 100.0
+    buffer.returns[~choice] += 100.0
+    after = measured()
+    for name in ("policy_gradient_loss", "entropy_loss"):
+        assert float(after[name]) == pytest.approx(float(before[name]), rel=1e-4) != 0.0
+    assert after["value_loss"] > before["value_loss"] + 1.0
+
+
 @pytest.mark.parametrize(
     ("options", "losses"),
     [({"normalize_over": "rollout"}, [-1.0, 1.0]), ({}, [0.0, 0.0]), ({"normalize_advantage": False}, [-3.0, -1.0])],
@@ -417,6 +444,7 @@ def test_a_saved_learner_acts_as_before(tmp_path):
 def test_long_sequences_are_told_apart_when_advantages_are_normalised_over_the_rollout(options, losses):
     model, _ = collected(learner(endless=True, envs=2, **options))  # minibatches of one sequence each
     model.rollout_buffer.advantages[:] = [3.0, 1.0]
+    model.rollout_buffer.decided[:] = 1.0
     measured = [model._loss(b, 0.2, model._advantage_scale())[1] for b in model.rollout_buffer.get(24)]
     assert sorted(float(m["policy_gradient_loss"]) for m in measured) == pytest.approx(losses, abs=1e-4)
 
