@@ -12,8 +12,15 @@ from tyro.conf import arg
 
 from esper_agents.config import FIRST_RESERVED_SEED, EnvironmentConfig, check_device, usual_device
 
-_SMALL: dict[str, Any] = {"envs": 8, "memory_size": 128, "learning_rate": 1e-3, "ent_coef": 0.003}
-"""A memory that learns from hundreds of episodes, and little reward for doing what is worth nothing."""
+_SMALL: dict[str, Any] = {
+    "envs": 8,
+    "memory_size": 128,
+    "learning_rate": 1e-3,
+    "ent_coef": 0.003,
+    "clip_range": 0.3,
+}
+"""A memory that learns from hundreds of episodes, little reward for doing what is worth nothing, and room for what is
+rarely drawn to become likely in a few rounds."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     name: {"task": name, **_SMALL} for name in ("cifar_baseline", "cifar_varied", "fashion_baseline", "tiny")
@@ -56,11 +63,11 @@ class PPOConfig(EnvironmentConfig):
     """What rewards are multiplied by for the learner; with 20, one is five points of accuracy."""
     critic_warmup: Annotated[int, Field(ge=0)] = 0
     """Rounds at the start in which only the critic learns; of use with --group-size 1."""
-    start: str = "patient"
-    """What learning begins with. An untrained policy: patient tries all operations, but rarely those that set a seed
-    back, uniform draws any legal action. Or a trained one, as from a cheaper version of the task: its file, or the name
-    of a shipped one."""
-    decision_interval: Annotated[int, Field(ge=1)] = 3
+    start: str = "prompt"
+    """What learning begins with. An untrained policy: prompt plants empty slots soon, with anything, and brings seeds
+    on without delay, uniform draws any legal action. Or a trained one, as from a cheaper version of the task: its file,
+    or the name of a shipped one."""
+    decision_interval: Annotated[int, Field(ge=1)] = 2
     """Epochs from one decision to the next; between them the policy waits."""
     memory_size: Annotated[int, Field(ge=1)] = 512
     """Width of the LSTM and of the features before it."""

@@ -35,7 +35,7 @@ LOG = "rounds.jsonl"
 POLICY = "policy.safetensors"
 """The policy of the last checkpoint, in the run's folder."""
 
-UNTRAINED = ("patient", "uniform")
+UNTRAINED = ("prompt", "uniform")
 """Values of `PPOConfig.start` that are no trained policy."""
 
 MAY_CHANGE = ("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset")
@@ -84,7 +84,7 @@ class Trainer:
             policy_kwargs=policy_arguments(
                 self.env,
                 critic=config.critic,
-                start="uniform" if config.start == "uniform" else "patient",
+                start="uniform" if config.start == "uniform" else "prompt",
                 memory=config.memory,
                 critic_memory=config.critic_memory,
                 memory_size=config.memory_size,

@@ -22,17 +22,15 @@ from esper_env.leyline.observation import BASE_SIZE, BLUEPRINT_BITS, MAX_BLUEPRI
 EMBEDDING = 4
 """Learned numbers that take the place of a slot's blueprint code, which has as many bits."""
 
-SETBACKS: Final = (Op.PRUNE, Op.SET_ALPHA_TARGET)
-"""What moves a seed away from being kept: it is gone, or its ramp begins again."""
-
-PROGRESS: Final = (Op.ADVANCE, Op.FOSSILIZE)
-"""What brings a seed nearer to being kept."""
-
-PATIENCE: Final = 3.0
-"""How much less likely, in nats, a setback is than WAIT before any learning."""
-
-EAGERNESS: Final = 2.0
-"""How much more likely progress is."""
+LEANINGS: Final = {
+    Op.WAIT: 0.0,
+    Op.GERMINATE: 2.0,
+    Op.ADVANCE: 5.0,
+    Op.FOSSILIZE: 5.0,
+    Op.PRUNE: -4.0,
+    Op.SET_ALPHA_TARGET: -4.0,
+}
+"""How much likelier than WAIT all actions of an operation are together, in nats, before any learning."""
 
 
 class BlueprintFeatures(BaseFeaturesExtractor):
@@ -167,35 +165,30 @@ class TamiyoPolicy(MaskableRecurrentActorCriticPolicy):
         return base | {"lr_schedule": self._dummy_schedule} | self._own
 
 
-def patient_start(actions: Sequence[Action]) -> list[float]:
-    """Return the logits, (A,), with which a seed, once germinated, soon goes on, and is seldom set back.
+def prompt_start(actions: Sequence[Action]) -> list[float]:
+    """Return the logits, (A,), with which empty slots are soon planted and seeds go on as soon as they may.
 
-    WAIT and all of GERMINATE are equally likely. A seed is pruned in one step but needs some twenty to be fossilised,
-    and most actions germinate: drawn uniformly, actions almost never finish a seed, so that nothing is learned of
-    finishing; and where every stage lasts some epochs too long, which seeds are worth having is hard to tell, and
-    that haste pays is learned last, for each epoch is worth little. This is where learning begins, and no bound on
-    where it goes.
+    What is to be learned is which seeds are worth having where. A seed is pruned in one step but needs some fifteen to
+    be fossilised, so that uniform draws almost never finish one; and where every stage lasts for as long as luck has
+    it, luck is most of what sets returns apart. This is where learning begins, and no bound on where it goes.
     """
     count = Counter(action.op for action in actions)
-    return [
-        EAGERNESS if a.op in PROGRESS else -math.log(count[a.op]) - (PATIENCE if a.op in SETBACKS else 0.0)
-        for a in actions
-    ]
+    return [LEANINGS[action.op] - math.log(count[action.op]) for action in actions]
 
 
 def policy_arguments(
-    env: Any, *, critic: Literal["q", "v"] = "q", start: Literal["patient", "uniform"] = "patient", **kwargs: Any
+    env: Any, *, critic: Literal["q", "v"] = "q", start: Literal["prompt", "uniform"] = "prompt", **kwargs: Any
 ) -> dict[str, Any]:
     """Return the arguments of `TamiyoPolicy` that follow from an Esper environment, with `kwargs` added.
 
     Args:
         env: single, vector, or a Stable-Baselines3 one.
         critic: "q" for Q(s, op) over the operations of the environment's action table, "v" for V(s).
-        start: how the untrained policy acts: "patient" (see `patient_start`), or "uniform" over legal actions.
+        start: how the untrained policy acts: "prompt" (see `prompt_start`), or "uniform" over legal actions.
         **kwargs: other arguments of `TamiyoPolicy`.
     """
     actions = Interface.of(env).actions
     return {
         "op_of_action": [int(action.op) for action in actions] if critic == "q" else None,
-        "initial_logits": patient_start(actions) if start == "patient" else None,
+        "initial_logits": prompt_start(actions) if start == "prompt" else None,
     } | kwargs

@@ -18,10 +18,7 @@ from esper_agents.runner import run_episodes
 from esper_agents.simic import GymnasiumVecEnv, MaskableRecurrentPPO
 from esper_agents.tamiyo import Interface
 from esper_agents.tamiyo.policy import (
-    EAGERNESS,
-    PATIENCE,
-    PROGRESS,
-    SETBACKS,
+    LEANINGS,
     BlueprintFeatures,
     TamiyoPolicy,
     policy_arguments,
@@ -119,7 +116,7 @@ def test_lesson_14_nothing_keeps_a_probability_from_vanishing(make_tiny):
     assert distribution.probs[0, 0] == 1.0 and distribution.entropy().item() < 1e-6
 
 
-def test_a_patient_start_germinates_as_often_as_it_waits_goes_on_soon_and_sets_back_rarely(make_tiny):
+def test_a_prompt_start_plants_soon_goes_on_sooner_and_rarely_sets_back(make_tiny):
     env = make_tiny(1)
     operations = np.array([int(action.op) for action in Interface.of(env).actions])
     count = np.bincount(operations)
@@ -134,13 +131,12 @@ def test_a_patient_start_germinates_as_often_as_it_waits_goes_on_soon_and_sets_b
         )
         return np.bincount(operations, weights=distribution.probs[0].detach().numpy())
 
-    patient, uniform = shares(), shares(start="uniform")
+    prompt, uniform = shares(), shares(start="uniform")
     np.testing.assert_allclose(uniform, count / len(operations), rtol=1e-5)
-    odds = patient / patient[Op.WAIT]
-    assert odds[Op.GERMINATE] == pytest.approx(1.0)
-    np.testing.assert_allclose(odds[list(SETBACKS)], np.exp(-PATIENCE), rtol=1e-5)
-    progress = list(PROGRESS)
-    np.testing.assert_allclose(odds[progress], np.exp(EAGERNESS) * count[progress], rtol=1e-5)
+    leanings = np.array([LEANINGS[Op(op)] for op in range(len(Op))])
+    np.testing.assert_allclose(prompt / prompt[Op.WAIT], np.exp(leanings), rtol=1e-4)
+    order = [Op.PRUNE, Op.WAIT, Op.GERMINATE, Op.ADVANCE]
+    assert (np.diff(prompt[order]) > 0).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

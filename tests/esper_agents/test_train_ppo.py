@@ -245,7 +245,7 @@ def test_training_begins_with_the_policy_it_is_given_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"start": "patent"}, "--start is one of patient, uniform, or a policy: there is no policy file patent"),
+        ({"start": "patent"}, "--start is one of prompt, uniform, or a policy: there is no policy file patent"),
         ({"memory_size": 12}, "is a policy with feature_size 8, not 12: give --memory-size"),
         ({"env_json": {"tempos": [1]}}, "is a policy for another environment"),
     ],
