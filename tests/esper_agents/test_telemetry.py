@@ -316,7 +316,7 @@ def test_a_rollback_is_recorded(tmp_path):
     trainer.env.close()
     _, snapshot = folded(tmp_path)
     assert any(line.kind == "rollback" and "env 1 epoch 4" in line.text for line in snapshot.lines)
-    assert [Recording(f).reason for f in (tmp_path / "flight").iterdir()] == ["rollback of environment 1"]
+    assert "rollback of environment 1" in [Recording(f).reason for f in (tmp_path / "flight").iterdir()]
 
 
 def test_sanctum_asks_for_a_terminal(tmp_path, refused):
