@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from esper_agents.tamiyo.controller import Interface
 from esper_env.leyline import Action, Op
+from esper_env.leyline.observation import BASE_WHERE
 
 
 def paced(masks: Any, epochs: NDArray[np.int64], interval: int, wait: int) -> NDArray[np.bool_]:
@@ -28,6 +29,11 @@ def paced(masks: Any, epochs: NDArray[np.int64], interval: int, wait: int) -> ND
     return out
 
 
+def is_first(observations: Any) -> NDArray[np.bool_]:
+    """Say which observations, (K, 23 + 35 S), are those of a reset: bool (K,)."""
+    return np.asarray(np.asarray(observations)[:, BASE_WHERE["progress"]][:, 0] == 0)
+
+
 class PacedVectorEnv(gymnasium.vector.VectorWrapper):
     """Leaves only WAIT legal, in the action masks of its infos, but for every few epochs.
 
@@ -35,7 +41,7 @@ class PacedVectorEnv(gymnasium.vector.VectorWrapper):
     what it was worth. Seeds take some epochs for every stage, so that little is lost by deciding less often.
 
     Args:
-        env: Esper environments, in the autoreset mode ``SAME_STEP`` or ``DISABLED``.
+        env: Esper environments.
         interval: epochs from one decision to the next, from the first epoch of an episode on.
     """
 
@@ -50,14 +56,18 @@ class PacedVectorEnv(gymnasium.vector.VectorWrapper):
         mask = (options or {}).get("reset_mask")
         self._epochs[... if mask is None else np.array(mask)] = 0
         observations, infos = self.env.reset(seed=seed, options=options)
-        return observations, self._paced(infos)
+        return observations, self._paced(infos, self._epochs)
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step the environments."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        self._epochs = np.where(terminated | truncated, 0, self._epochs + 1)
-        return observations, rewards, terminated, truncated, self._paced(infos)
+        after = self._epochs + 1
+        self._epochs = np.where(is_first(observations), 0, after)
+        infos = self._paced(infos, self._epochs)
+        if "final_info" in infos:
+            infos["final_info"] = self._paced(infos["final_info"], after)
+        return observations, rewards, terminated, truncated, infos
 
-    def _paced(self, infos: dict[str, Any]) -> dict[str, Any]:
+    def _paced(self, infos: dict[str, Any], epochs: NDArray[np.int64]) -> dict[str, Any]:
         masks = infos["action_mask"]
-        return infos | {"action_mask": paced(masks, self._epochs, self.interval, self._wait).astype(masks.dtype)}
+        return infos | {"action_mask": paced(masks, epochs, self.interval, self._wait).astype(masks.dtype)}

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from esper_agents.tamiyo.controller import Actions, Interface, Masks, Observations
-from esper_agents.tamiyo.pace import paced
+from esper_agents.tamiyo.pace import is_first, paced
 from esper_agents.tamiyo.policy import TamiyoPolicy
 from esper_env.leyline import Action, Op
-from esper_env.leyline.observation import BASE_WHERE
 
 _FORMAT = "esper policy 1"
 
@@ -111,7 +110,7 @@ class LearnedController:
         if state is None:
             state = (torch.zeros(layers, n, width),) * 2, np.full(n, -1), np.random.default_rng(self.seed)
         (hidden, cell), epochs, rng = state[0], state[1] + 1, copy.deepcopy(state[2])
-        first = np.asarray(obs)[:, BASE_WHERE["progress"]][:, 0] == 0
+        first = is_first(obs)
         epochs[first] = 0
         wait = self.description["actions"].index(str(Action(Op.WAIT)))
         starts = torch.from_numpy(first)

@@ -12,22 +12,28 @@ from esper_agents.simic import GymnasiumVecEnv
 from esper_agents.tamiyo.pace import PacedVectorEnv
 from esper_agents.tamiyo.policy import TamiyoPolicy, policy_arguments
 from esper_env.leyline import Op
+from esper_env.leyline.observation import BASE_WHERE
 
 
 def make(mode=AutoresetMode.SAME_STEP, length=8):
     return gymnasium.make_vec("Esper/Tiny-v0", num_envs=2, workers=1, autoreset_mode=mode.value, episode_length=length)
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize("interval", [1, 3])
-def test_between_decisions_only_waiting_is_legal(interval):
-    plain, paced = make(), PacedVectorEnv(make(), interval)
-    first, second = plain.reset(seed=0)[1], paced.reset(seed=0)[1]
-    for epoch in range(20):  # two episodes and a half
-        due = epoch % 8 % interval == 0
+def test_between_decisions_only_waiting_is_legal(mode, interval):
+    plain, paced = make(mode), PacedVectorEnv(make(mode), interval)
+    (obs, first), second = plain.reset(seed=0), paced.reset(seed=0)[1]
+    for _ in range(20):  # two episodes and more
+        due = round(8 * float(obs[0, BASE_WHERE["progress"]][0])) % interval == 0
         expected = first["action_mask"] if due else np.eye(1, first["action_mask"].shape[1]).repeat(2, 0)
         np.testing.assert_array_equal(second["action_mask"], expected)
         assert second["action_mask"].dtype == first["action_mask"].dtype
-        first, second = plain.step([0, 0])[4], paced.step([0, 0])[4]
+        obs, _, _, _, first = plain.step([0, 0])
+        second = paced.step([0, 0])[4]
+        if "final_info" in second:  # after epoch 8
+            last, paced_last = first["final_info"]["action_mask"], second["final_info"]["action_mask"]
+            assert paced_last.sum() == (last.sum() if 8 % interval == 0 else 2)
 
 
 def test_an_environment_that_is_reset_alone_begins_with_a_decision():

@@ -207,17 +207,16 @@ void depthwise_weight(const float* x, const float* dy, float* dweight, int h, in
         for (int i = 0; i < k; ++i)
             for (int j = 0; j < k; ++j) {
                 double sum = 0;
-                each_part(n, [&](auto v, long first) {
+                each_lane<PARTS>(n, [&](auto v, long lane) {
                     typedef decltype(v) V;
                     V parts[Lanes<V>::parts / Lanes<V>::count] = {};
-                    long lane = first;
-                    for (V& part : parts) {
+                    for (V& sums : parts) {
                         for (int r = 0; r < h; ++r)
                             for (int q = 0; q < w; ++q) {
                                 const int from = r + i - pad, column = q + j - pad;
                                 if (from < 0 || from >= h || column < 0 || column >= w) continue;
-                                part = fused(load<V>(dy + r * s.row() + q * s.pixel() + long(c) * n + lane),
-                                             load<V>(x + from * s.row() + column * s.pixel() + long(c) * n + lane), part);
+                                sums = fused(load<V>(dy + r * s.row() + q * s.pixel() + long(c) * n + lane),
+                                             load<V>(x + from * s.row() + column * s.pixel() + long(c) * n + lane), sums);
                             }
                         lane += Lanes<V>::count;
                     }

@@ -120,17 +120,10 @@ template <class V> double total(const V* parts) {
     return sum;
 }
 
-// Call f once for each full vector of lanes, then for each lane that is left.
-template <class F> void each_lane(long n, F f) {
+// Call f once for each full vector of lanes, or for each STEP of them, then for each lane that is left.
+template <int STEP = WIDTH, class F> void each_lane(long n, F f) {
     long i = 0;
-    for (; i + WIDTH <= n; i += WIDTH) f(wide{}, i);
-    for (; i < n; ++i) f(float{}, i);
-}
-
-// The same for what is summed over images: each time all parts.
-template <class F> void each_part(long n, F f) {
-    long i = 0;
-    for (; i + PARTS <= n; i += PARTS) f(wide{}, i);
+    for (; i + STEP <= n; i += STEP) f(wide{}, i);
     for (; i < n; ++i) f(float{}, i);
 }
 

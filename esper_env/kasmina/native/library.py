@@ -105,7 +105,7 @@ def _library() -> ctypes.CDLL | None:
         if choice == "native":
             raise
         warnings.warn(
-            f"training runs with torch's own layers, about three times slower: {error}. Install a C++ compiler, or set "
+            f"training runs with torch's own layers, some two times slower: {error}. Install a C++ compiler, or set "
             f"{VARIABLE}=torch to say that this is meant",
             RuntimeWarning,
             stacklevel=2,
