@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,9 +43,9 @@ class Telemetry:
 
     def __init__(self, folder: Path, sinks: Sequence[Sink] = ()) -> None:
         self.folder = folder
-        self._detectors = Detectors()
+        self._detectors, self._watching = Detectors(), Lock()
         self._flight = FlightRecorder(folder / "flight")
-        self._log = EventLog([JsonLinesSink(folder / EVENTS), *sinks], tick=self._detectors.tick)
+        self._log = EventLog([JsonLinesSink(folder / EVENTS), *sinks], tick=self._tick)
         self._started = time.monotonic()
         self._begun = False
         self._errors: dict[str, str] = {}
@@ -53,20 +54,29 @@ class Telemetry:
         """Log every step of `env` from now on."""
         env.emit = self.emit
         self._flight.envs = env
+        self._detectors.together = True
 
     def emit(self, event: Event) -> None:
         """Log an event, and what alarms it raises or clears."""
         now = time.time()
         self._begun = True
-        alarms = self._detectors.see(event, now)
+        with self._watching:
+            alarms = self._detectors.see(event, now)
         for each in (event, *alarms):
             self._log.emit(each)
             self._flight.keep(each, now)
         for each in (event, *alarms):
             if isinstance(each, Rollback):
                 self._flight.dump(f"rollback of environment {each.env}")
-            elif isinstance(each, Anomaly) and each.raised:
+            elif isinstance(each, Anomaly) and _between_steps(each):
                 self._flight.dump(each.detector)
+
+    def _tick(self, now: float) -> list[Anomaly]:
+        """What the log's own thread asks while no event comes."""
+        envs = self._flight.envs
+        stepping: tuple[int, ...] = () if envs is None else envs.unwrapped.running  # type: ignore[attr-defined]
+        with self._watching:
+            return self._detectors.tick(now, stepping)
 
     @property
     def losses(self) -> dict[str, str]:
@@ -96,6 +106,13 @@ class Telemetry:
             self._flight.dump("crash")
         # of a run that did not begin nothing is logged
         self._log.end(RunEnd(status, text, time.monotonic() - self._started) if self._begun else None)
+
+
+def _between_steps(alarm: Anomaly) -> bool:
+    """Whether an alarm is to be recorded now: that of a stall when it is over, for in it a step is under way."""
+    if alarm.detector == "stalled":
+        return not alarm.raised and alarm.env is None
+    return alarm.raised
 
 
 def run_start(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
@@ -73,6 +73,7 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         )
         shape = self.single_observation_space.shape
         assert shape is not None
+        self._running: dict[int, Future[Any]] = {}
         self._observations = np.zeros((self.num_envs, *shape), np.float32)
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._steps = np.zeros(self.num_envs, np.int64)
@@ -158,8 +159,13 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
     def _map(self, function: Callable[[int], Any], indices: Sequence[int]) -> list[Any]:
         """Run `function` for each environment on the pool, the longest first; results in order."""
         order = sorted(indices, key=lambda i: -self._expected_cost(i))
-        futures = {i: self._pool.submit(function, i) for i in order}
+        futures = self._running = {i: self._pool.submit(function, i) for i in order}
         return [futures[i].result() for i in indices]
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """Environments that are in the middle of a step or a reset now; may be asked from any thread."""
+        return tuple(sorted(i for i, future in self._running.items() if future.running()))
 
     def _expected_cost(self, i: int) -> int:
         """FLOPs of a forward pass through everything environment i holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from statistics import median
 from typing import Final
@@ -25,7 +25,22 @@ DEGRADED: Final = (0.5, 0.75)
 PATIENCE_EPOCHS: Final = 5
 """Epochs in a row that an environment must be below."""
 STALLED_S: Final = 60.0
-"""An environment that has not stepped for this long, and five times as long as ever before, is stalled."""
+"""What has not stepped for this long, and five times as long as ever before, is stalled."""
+
+
+class _Silence:
+    """How long it was silent, and how long is too long."""
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+
+    @property
+    def limit_s(self) -> float:
+        return max(STALLED_S, 5 * self._longest_s)
+
+    def ended(self, waited_s: float) -> None:
+        """Learn from a silence; from a stall only that one may be as long as the limit."""
+        self._longest_s = max(self._longest_s, min(waited_s, self.limit_s))
 
 
 class Detectors:
@@ -35,6 +50,8 @@ class Detectors:
     """
 
     def __init__(self) -> None:
+        self.together = False
+        """Whether environments wait for each other, as in a vector environment: one alone is never late then."""
         self._forget()
 
     def _forget(self) -> None:
@@ -43,31 +60,47 @@ class Detectors:
         self._best: dict[int, float] = {}
         self._below: dict[int, int] = {}
         self._last_step_s: float | None = None
-        self._longest_s = 0.0
+        self._silence = _Silence()
+        self._stepped_s: dict[int, float] = {}
+        """When environments in the middle of an episode stepped last, the longest silent first."""
+        self._silence_of_one = _Silence()
 
     def see(self, event: Event, now: float) -> list[Anomaly]:
         """Return the alarms that `event`, emitted at Unix time `now`, raises or clears."""
         if isinstance(event, RunStart):  # another part of the run: nothing is raised in it yet
             self._forget()
         if isinstance(event, Step):
-            return [*self._stepped(now), *self._degraded(event)]
+            return [*self._stepped(event.env, now), *self._degraded(event)]
         if isinstance(event, EpisodeEnd):
-            self._best.pop(event.env, None)
-            self._below.pop(event.env, None)
+            for each in (self._best, self._below, self._stepped_s):
+                each.pop(event.env, None)
             failed = event.error_code != 0
             what = f"an episode of environment {event.env} ended " + ("in an error" if failed else "well")
-            return list(self._switch("failed", what, bad=failed, good=not failed, env=event.env))
+            return [
+                *self._switch("failed", what, bad=failed, good=not failed, env=event.env),
+                *self._awake(event.env),
+            ]
         if isinstance(event, Update):
             return list(self._updated(event))
         return []
 
-    def tick(self, now: float) -> list[Anomaly]:
-        """Return the alarm of a run in which nothing has happened for too long; called while no event comes."""
+    def tick(self, now: float, stepping: Iterable[int] = ()) -> list[Anomaly]:
+        """Return the alarms of a run in which nothing has happened for too long; called while no event comes.
+
+        Args:
+            now: Unix time.
+            stepping: environments that are in the middle of a step.
+        """
         if self._last_step_s is None:
             return []
-        waited, limit = now - self._last_step_s, max(STALLED_S, 5 * self._longest_s)
+        waited, limit = now - self._last_step_s, self._silence.limit_s
+        if waited <= limit:
+            return list(self._late(now))
         what = f"no environment stepped for {waited:.0f} s"
-        return list(self._switch("stalled", what, bad=waited > limit, good=False, value=waited, threshold=limit))
+        alarms = list(self._switch("stalled", what, bad=True, good=False, value=waited, threshold=limit))
+        for env in stepping:
+            alarms += self._asleep(env, waited, limit)
+        return alarms
 
     def _switch(
         self,
@@ -95,14 +128,39 @@ class Detectors:
 
     # -- environments --------------------------------------------------------------------------------
 
-    def _stepped(self, now: float) -> Iterator[Anomaly]:
+    def _stepped(self, env: int, now: float) -> Iterator[Anomaly]:
         if self._last_step_s is not None:
             waited = now - self._last_step_s
-            self._longest_s = max(self._longest_s, min(waited, max(STALLED_S, 5 * self._longest_s)))
+            if waited > self._silence.limit_s:  # all were silent: none of them is to blame
+                self._stepped_s = dict.fromkeys(self._stepped_s, now)
+            self._silence.ended(waited)
             yield from self._switch(
                 "stalled", f"stepping again after {waited:.0f} s", bad=False, good=True, value=waited
             )
         self._last_step_s = now
+        before = self._stepped_s.pop(env, None)
+        if before is not None:
+            self._silence_of_one.ended(now - before)
+        self._stepped_s[env] = now
+        yield from self._awake(env)
+        yield from self._late(now)
+
+    def _late(self, now: float) -> Iterator[Anomaly]:
+        """Raise the alarms of environments that are silent while others may step, as in a benchmark's processes."""
+        if self.together:
+            return
+        limit = self._silence_of_one.limit_s
+        for env, before in self._stepped_s.items():
+            if now - before <= limit:
+                break
+            yield from self._asleep(env, now - before, limit)
+
+    def _asleep(self, env: int, waited: float, limit: float) -> Iterator[Anomaly]:
+        what = f"environment {env} has not come back from a step for {waited:.0f} s"
+        yield from self._switch("stalled", what, bad=True, good=False, value=waited, threshold=limit, env=env)
+
+    def _awake(self, env: int) -> Iterator[Anomaly]:
+        yield from self._switch("stalled", f"environment {env} is stepping again", bad=False, good=True, env=env)
 
     def _degraded(self, step: Step) -> Iterator[Anomaly]:
         best = self._best[step.env] = max(self._best.get(step.env, 0.0), step.val_accuracy)

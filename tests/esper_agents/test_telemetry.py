@@ -27,7 +27,7 @@ from esper_agents.simic.training import Trainer
 from esper_agents.telemetry import Telemetry
 from esper_agents.train import main as train
 from esper_env.leyline.events import Checkpoint
-from esper_env.nissa import EventLog, JsonLinesSink
+from esper_env.nissa import EventLog, JsonLinesSink, detectors
 
 EXAMPLE = Path(__file__).parent / "karn" / "golden" / "events.jsonl"
 HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
@@ -317,6 +317,30 @@ def test_a_rollback_is_recorded(tmp_path):
     _, snapshot = folded(tmp_path)
     assert any(line.kind == "rollback" and "env 1 epoch 4" in line.text for line in snapshot.lines)
     assert "rollback of environment 1" in [Recording(f).reason for f in (tmp_path / "flight").iterdir()]
+
+
+def test_an_environment_that_hangs_is_named_and_the_flight_recorded_when_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors, "STALLED_S", 0.5)
+    trainer = Trainer(config(rounds=1), tmp_path)
+    env = trainer.recorded.unwrapped.envs[1]
+    step, named = env.step, []
+
+    def hang(action):
+        until = time.monotonic() + 60
+        while env.episode.epoch == 5 and not named and time.monotonic() < until:
+            named.extend(a for a in folded(tmp_path)[1].alarms if a[0] == "stalled")
+            time.sleep(0.05)
+        return step(action)
+
+    env.step = hang
+    with Telemetry(tmp_path) as telemetry:
+        trainer.run(progress=False, report=lambda _: None, telemetry=telemetry)
+    trainer.env.close()
+    assert set(named) == {("stalled", None), ("stalled", 1)}
+    snapshot = folded(tmp_path)[1]
+    assert not [a for a in snapshot.alarms if a[0] == "stalled"] and snapshot.end.status == "finished"
+    (folder,) = (tmp_path / "flight").glob("*-stalled")
+    assert Recording(folder).open(1).episode.epoch == 6
 
 
 def test_sanctum_asks_for_a_terminal(tmp_path, refused):

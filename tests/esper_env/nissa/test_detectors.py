@@ -168,6 +168,42 @@ def test_silence_is_an_alarm_and_the_next_step_ends_it():
     assert told(detectors, STEP, now=2000.0) == [("stalled", False)]
 
 
+def alarms(detectors, *steps):
+    """What is told at these times by these environments."""
+    return [(a.detector, a.env, a.raised) for env, now in steps for a in detectors.see(replace(STEP, env=env), now)]
+
+
+def test_an_environment_that_is_silent_while_others_step_is_named():
+    detectors = Detectors()
+    assert alarms(detectors, (0, 0.0), (1, 0.0), (2, 0.0), *[(0, float(t)) for t in range(1, 61)]) == []
+    detectors.see(replace(END, env=2), 60.0)
+    assert alarms(detectors, (0, STALLED_S + 1)) == [("stalled", 1, True)], "2 has nothing to do"
+    assert alarms(detectors, (0, STALLED_S + 2), (1, 70.0), (0, 71.0)) == [("stalled", 1, False)]
+    later = [(0, float(t)) for t in range(72, 361, 12)]
+    assert alarms(detectors, *later) == [], "one that took a minute may take five"
+    assert [(a.env, a.raised) for a in detectors.tick(371.0)] == [(1, True)]
+    assert told(detectors, replace(END, env=1, error_code=1), now=372.0) == [("failed", True), ("stalled", False)]
+
+
+def test_when_all_were_silent_none_is_named():
+    detectors = Detectors()
+    assert alarms(detectors, (0, 0.0), (1, 0.0)) == []
+    assert [(a.env, a.raised) for a in detectors.tick(1000.0)] == [(None, True)]
+    assert alarms(detectors, (0, 1000.0), (1, 1001.0)) == [("stalled", None, False)]
+
+
+def test_of_environments_that_wait_for_each_other_those_in_a_step_are_named():
+    detectors = Detectors()
+    detectors.together = True
+    assert alarms(detectors, (0, 0.0), (1, 0.0), (2, 0.0)) == []
+    late = detectors.tick(STALLED_S + 1, stepping=(1,))
+    assert [(a.detector, a.env, a.raised) for a in late] == [("stalled", None, True), ("stalled", 1, True)]
+    assert "environment 1 has not come back" in late[1].message
+    assert detectors.tick(STALLED_S + 2, stepping=(1,)) == []
+    after = [("stalled", None, False), ("stalled", 1, False)]
+    assert alarms(detectors, (0, 99.0), (1, 99.0), (2, 99.0)) == after
+
+
 def test_slow_environments_are_not_stalled():
     detectors = Detectors()
     for i in range(5):
