@@ -15,7 +15,7 @@ import gymnasium
 
 from benchmarks import play, suites
 from benchmarks.references import references
-from benchmarks.report import report
+from benchmarks.report import publish, report
 from benchmarks.search import search
 from esper_agents import load_policy
 from esper_agents.tamiyo import Interface
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--row", type=int, required=True, help="counted from 0")
     write = commands.add_parser("report", help="write a page and pictures from the rows")
     write.add_argument("folder", type=Path)
+    write.add_argument("--publish", action="store_true", help="put them into README.md and docs/benchmark.md too")
     for command in (run, find, known):
         command.add_argument("--out", type=Path, default=OUT, help=f"folder of the rows; default {OUT}")
     return parser
@@ -88,7 +89,7 @@ def main() -> int:
                 ).items():
                     print(name, {key: round(value, 2) for key, value in figures.items()})
             case "report":
-                for file in report(arguments.folder):
+                for file in [*report(arguments.folder), *(publish(arguments.folder) if arguments.publish else ())]:
                     print(file)
             case "verify":
                 return 0 if play.verify(arguments.folder / play.ROWS, arguments.row) else 1

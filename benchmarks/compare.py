@@ -72,6 +72,11 @@ class Results:
             groups.setdefault(name, []).append(rows_of)
         return cls(task, seeds, groups, failed, incomplete)
 
+    @property
+    def name(self) -> str:
+        """The task's, for files and tables."""
+        return suites.short(self.task)
+
     def scores(self, name: str, field: str, scale: float = 1.0) -> Scores:
         """(runs, seeds) of a field."""
         return statistics.as_scores([[scale * float(getattr(row, field)) for row in run] for run in self.groups[name]])

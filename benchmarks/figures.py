@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import statistics
@@ -23,6 +24,7 @@ CYCLE = (
     *("#999999", "#F0E442", "#7F3C8D", "#8B4513", "#2F4F4F", "#B8E186"),
 )
 """Okabe and Ito's palette and some more."""
+FRONT = "means with 95 % intervals; circles: nothing else is better in accuracy, FLOPs and stability"
 
 
 def colours(results: Results) -> dict[str, str]:
@@ -33,25 +35,35 @@ def colours(results: Results) -> dict[str, str]:
 def frontier(results: Results, path: Path) -> None:
     """Quality against cost, twice: total FLOPs, and parameters."""
     figure = Figure(figsize=(12, 5), layout="constrained")
-    front = statistics.front({name: place(results, name) for name in results.groups})
-    for axes, (field, label) in zip(
-        figure.subplots(1, 2),
-        (("flops_total", "total FLOPs of an episode"), ("params", "parameters at the end")),
-        strict=True,
-    ):
-        for name, colour in colours(results).items():
-            quality = results.points(name, TEST)
-            x = results.mean(name, field)
-            bars = [[quality.value - quality.low], [quality.high - quality.value]]
-            axes.errorbar(x, quality.value, yerr=bars, fmt="o" if name in front else "x", color=colour, capsize=3)
-            axes.annotate(name, (x, quality.value), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
-        axes.set(xlabel=label, ylabel="test accuracy, %")
-        axes.grid(alpha=0.25)
-        axes.margins(x=0.2)
-    figure.suptitle(
-        f"{results.task}: means with 95 % intervals; circles: nothing else is better in accuracy, FLOPs and stability"
-    )
+    left, right = figure.subplots(1, 2)
+    quality_against(left, results, "flops_total", "total FLOPs of an episode")
+    quality_against(right, results, "params", "parameters at the end")
+    figure.suptitle(f"{results.task}: {FRONT}")
     figure.savefig(path, dpi=90)
+
+
+def overview(tasks: Sequence[Results], path: Path) -> None:
+    """Quality against FLOPs, a panel for each task."""
+    figure = Figure(figsize=(5.5 * len(tasks), 5), layout="constrained")
+    for axes, results in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
+        quality_against(axes, results, "flops_total", "total FLOPs of an episode")
+        axes.set_title(f"{results.task}, {len(results.seeds)} seeds")
+    figure.suptitle(FRONT)
+    figure.savefig(path, dpi=90)
+
+
+def quality_against(axes: Axes, results: Results, field: str, label: str) -> None:
+    """Draw every group's test accuracy against a field."""
+    front = statistics.front({name: place(results, name) for name in results.groups})
+    for name, colour in colours(results).items():
+        quality = results.points(name, TEST)
+        x = results.mean(name, field)
+        bars = [[quality.value - quality.low], [quality.high - quality.value]]
+        axes.errorbar(x, quality.value, yerr=bars, fmt="o" if name in front else "x", color=colour, capsize=3)
+        axes.annotate(name, (x, quality.value), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+    axes.set(xlabel=label, ylabel="test accuracy, %")
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.2)
 
 
 def intervals(results: Results, path: Path) -> None:

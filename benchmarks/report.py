@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import statistics
+from benchmarks import figures, statistics
 from benchmarks.compare import (
     LEARNED,
     RETURN,
     TEST,
     Results,
     called,
+    compared,
     comparisons,
     dominated,
     non_inferior,
@@ -26,7 +27,7 @@ from benchmarks.compare import (
 )
 from benchmarks.episodes import Row, read
 from benchmarks.figures import PICTURES
-from benchmarks.pages import markdown
+from benchmarks.pages import fill, markdown
 from benchmarks.play import ROWS
 from benchmarks.suites import REFERENCES
 
@@ -37,6 +38,8 @@ td, th { border-bottom: 1px solid #ddd; padding: .3em .45em; text-align: right; 
 td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; }
 """
+WAIT = "wait"
+ROOT = Path(__file__).parents[1]
 CORNER = (0.1, 10.0, 0.0)
 """What the hypervolume is measured from: test accuracy of guessing, ten times WAIT's FLOPs, no stability."""
 HEAD = (
@@ -71,7 +74,7 @@ def normalised(results: Results, name: str) -> str:
 def table(results: Results) -> list[list[str]]:
     """A line for every group."""
     lines = []
-    wait = results.mean("wait", "flops_total") if "wait" in results.groups else None
+    wait = results.mean(WAIT, "flops_total") if WAIT in results.groups else None
     for name, runs in results.groups.items():
         flops = results.mean(name, "flops_total")
         gain = return_on_growth(results, name)
@@ -107,8 +110,8 @@ def sentences(results: Results) -> list[str]:
     said += [f"Transfer: {comparison.words()}" for comparison in transfers(results)]
     points = {name: place(results, name) for name in results.groups}
     said.append(f"On the front of quality, cost and stability: {', '.join(statistics.front(points))}.")
-    if "wait" in points:
-        unit = -points["wait"][1]
+    if WAIT in points:
+        unit = -points[WAIT][1]
         volume = statistics.hypervolume(
             [(quality, cost / unit, stable) for quality, cost, stable in points.values()],
             (CORNER[0], -CORNER[1], CORNER[2]),
@@ -126,36 +129,81 @@ def sentences(results: Results) -> list[str]:
     return said
 
 
-def summary(results: Results) -> str:
-    """Table and sentences as Markdown."""
-    return "\n".join([markdown(HEAD, table(results)), "", *(f"- {sentence}" for sentence in sentences(results))])
-
-
 def report(folder: Path) -> list[Path]:
     """Write ``report.html`` and the pictures into `folder`; return the files.
 
     Raises:
         ValueError: there are no rows.
     """
-    rows = read(folder / ROWS)
-    if not rows:
-        raise ValueError(f"there are no rows in {folder / ROWS}: run `python -m benchmarks run` first")
+    rows = rows_of(folder)
     files, parts = [], []
-    for task in dict.fromkeys(row.task for row in rows):
-        results = Results.of(task, rows)
+    for results in by_task(rows):
         if not results.seeds:
-            parts.append(f"<h2>{html.escape(task)}</h2><p>No seed has a sound row of every controller yet.</p>")
+            parts.append(f"<h2>{html.escape(results.task)}</h2><p>No seed has a sound row of every controller yet.</p>")
             continue
         parts.append(_section(results))
         for name, draw in PICTURES.items():
-            path = folder / f"{task.removeprefix('Esper/').removesuffix('-v0')}-{name}.png"
+            path = folder / f"{results.name}-{name}.png"
             draw(results, path)
             files.append(path)
             data = base64.b64encode(path.read_bytes()).decode()
-            parts.append(f'<img alt="{name} of {html.escape(task)}" src="data:image/png;base64,{data}">')
+            parts.append(f'<img alt="{name} of {html.escape(results.task)}" src="data:image/png;base64,{data}">')
     page = folder / "report.html"
     page.write_text(_page(rows, parts))
     return [page, *files]
+
+
+def publish(folder: Path) -> list[Path]:
+    """Put the results into the project's pages: a table and a picture for the README, all figures for the benchmark's.
+
+    Raises:
+        ValueError: there are no rows, or a page has no place for them.
+    """
+    tasks = [results for results in by_task(rows_of(folder)) if results.seeds]
+    readme, page, picture = (ROOT / name for name in ("README.md", "docs/benchmark.md", "docs/benchmark.png"))
+    parts = [f"### {results.name}\n\n{summary(results)}" for results in tasks]
+    fill(page, {"results": "\n\n".join(parts)})
+    fill(readme, {"results": overview(tasks)})
+    figures.overview(tasks, picture)
+    return [readme, page, picture]
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """The rows of a benchmark.
+
+    Raises:
+        ValueError: there are none.
+    """
+    rows = read(folder / ROWS)
+    if not rows:
+        raise ValueError(f"there are no rows in {folder / ROWS}: run `python -m benchmarks run` first")
+    return rows
+
+
+def by_task(rows: Sequence[Row]) -> list[Results]:
+    """The results of each task, in the order of the rows."""
+    return [Results.of(task, rows) for task in dict.fromkeys(row.task for row in rows)]
+
+
+def summary(results: Results) -> str:
+    """Table and sentences of a task as Markdown."""
+    said = (f"- {sentence}" for sentence in sentences(results))
+    return "\n".join([f"{len(results.seeds)} seeds.", "", markdown(HEAD, table(results)), "", *said])
+
+
+def overview(tasks: Sequence[Results]) -> str:
+    """A line for every group as Markdown: its return on each task over WAIT's, in points."""
+    names = list(dict.fromkeys(name for results in tasks for name in results.groups))
+    lines = [[name, *(_over_wait(results, name) for results in tasks)] for name in names]
+    return markdown(["", *(f"{results.name}, {len(results.seeds)} seeds" for results in tasks)], lines)
+
+
+def _over_wait(results: Results, name: str) -> str:
+    if name not in results.groups:
+        return ""
+    if name == WAIT:
+        return f"{100 * results.mean(WAIT, RETURN):.2f}"
+    return str(compared(results, name, WAIT).difference)
 
 
 def _section(results: Results) -> str:

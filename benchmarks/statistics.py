@@ -50,12 +50,12 @@ def as_scores(values: Sequence[float] | Sequence[Sequence[float]] | Scores) -> S
 
 
 def estimate(
-    statistic: Callable[..., float], *sides: Scores, null: float = 0.0, resamples: int = RESAMPLES, seed: int = 0
+    statistic: Callable[..., Scores], *sides: Scores, null: float = 0.0, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:
     """A statistic of one or several sides with the same seeds.
 
     Args:
-        statistic: of as many arrays (runs, seeds) as there are sides.
+        statistic: of as many arrays (..., runs, seeds) as there are sides, for each of what comes before.
         sides: what was measured.
         null: the value that the p-value speaks of.
         resamples: of the bootstrap.
@@ -69,10 +69,8 @@ def estimate(
         raise ValueError(f"the sides are no pairs: they have {sorted(seeds)} seeds")
     (count,) = seeds
     rng = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    for i in range(resamples):
-        columns = rng.integers(count, size=count)
-        drawn[i] = statistic(*(side[np.ix_(rng.integers(len(side), size=len(side)), columns)] for side in sides))
+    columns = rng.integers(count, size=(resamples, 1, count))
+    drawn = statistic(*(side[rng.integers(len(side), size=(resamples, len(side), 1)), columns] for side in sides))
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     below, above = np.sum(drawn <= null), np.sum(drawn >= null)
@@ -80,14 +78,14 @@ def estimate(
     return Estimate(float(statistic(*sides)), float(low), float(high), float(p), count)
 
 
-def mean(scores: Scores) -> float:
-    """The mean of all scores."""
-    return float(scores.mean())
+def mean(scores: Scores) -> Scores:
+    """The mean of all runs and seeds, (...)."""
+    return np.asarray(scores.mean((-2, -1)))
 
 
-def mean_difference(a: Scores, b: Scores) -> float:
-    """The mean of a - b."""
-    return float(a.mean() - b.mean())
+def mean_difference(a: Scores, b: Scores) -> Scores:
+    """The mean of a - b, (...)."""
+    return mean(a) - mean(b)
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
@@ -95,17 +93,18 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return estimate(mean_difference, as_scores(a), as_scores(b))
 
 
-def probability_of_improvement(a: Scores, b: Scores) -> float:
-    """P(A > B) + P(A = B) / 2 on the same seed, over all pairs of their runs."""
-    difference = a[:, None] - b[None]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+def probability_of_improvement(a: Scores, b: Scores) -> Scores:
+    """P(A > B) + P(A = B) / 2 on the same seed, over all pairs of their runs, (...)."""
+    difference = a[..., :, None, :] - b[..., None, :, :]
+    return np.asarray(((difference > 0) + 0.5 * (difference == 0)).mean((-3, -2, -1)))
 
 
-def interquartile_mean(scores: Scores) -> float:
-    """The mean of the middle half of all scores."""
-    ordered = np.sort(scores, axis=None)
-    cut = int(0.25 * ordered.size)
-    return float(ordered[cut : ordered.size - cut].mean())
+def interquartile_mean(scores: Scores) -> Scores:
+    """The mean of the middle half of all runs and seeds, (...)."""
+    ordered = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    size = ordered.shape[-1]
+    cut = int(0.25 * size)
+    return np.asarray(ordered[..., cut : size - cut].mean(-1))
 
 
 def profile(scores: Scores, thresholds: Sequence[float]) -> Scores:

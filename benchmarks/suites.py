@@ -31,7 +31,12 @@ class Task:
     @property
     def name(self) -> str:
         """For files and tables."""
-        return self.id.removeprefix("Esper/").removesuffix("-v0")
+        return short(self.id)
+
+
+def short(id: str) -> str:
+    """The name in an environment's id."""
+    return id.removeprefix("Esper/").removesuffix("-v0")
 
 
 SUITES: dict[str, tuple[Task, ...]] = {

@@ -269,6 +269,30 @@ def test_the_report_is_one_page_with_its_pictures(tmp_path, base):
         report.report(tmp_path / "nowhere")
 
 
+def test_results_are_published_on_the_project_s_pages(tmp_path, base, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "PICTURES", {})
+    (tmp_path / "docs").mkdir()
+    for page in ("README.md", "docs/benchmark.md"):
+        (tmp_path / page).write_text("# Before\n\n<!-- results -->\nold\n<!-- end -->\n\nAfter.\n")
+    for task in ("Esper/CifarBaseline-v0", "Esper/CifarVaried-v0"):
+        rows = made(base, "wait", [0.5, 0.6], task) + made(base, "learned:a", [0.53, 0.63], task, trained_on=task)
+        for row in rows if "Varied" in task else [*rows, *made(base, "random", [0.5, 0.6], task)]:
+            episodes.append(tmp_path / "rows.csv", row)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "report", str(tmp_path), "--publish"])
+    assert command.main() == 0
+    readme, page = ((tmp_path / name).read_text() for name in ("README.md", "docs/benchmark.md"))
+    assert readme.splitlines()[3:-3] == [
+        "|  | CifarBaseline, 2 seeds | CifarVaried, 2 seeds |",
+        "| --- | --- | --- |",
+        "| wait | 55.00 | 55.00 |",
+        "| learned | +3.00 [+3.00, +3.00] | +3.00 [+3.00, +3.00] |",
+        "| random | +0.00 [+0.00, +0.00] |  |",
+    ]
+    assert readme.endswith("After.\n") and "### CifarVaried" in page and "better than wait" in page
+    assert (tmp_path / "docs" / "benchmark.png").stat().st_size > 8_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
