@@ -30,7 +30,7 @@ from esper_agents.simic.training import Trainer
 from esper_agents.telemetry import Telemetry
 from esper_env.nissa import ConsoleSink, Sink
 
-EPOCHS = 30
+EPOCHS = 20
 GOAL = 0.01
 SIDES = ("without", "with")
 
@@ -102,20 +102,21 @@ def _drain(terminal: int) -> None:
             pass
 
 
-def config() -> PPOConfig:
+def config(epochs: int = EPOCHS) -> PPOConfig:
     """Of the round."""
-    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "envs": 4, "episode_length": EPOCHS}
+    settings = PRESETS["cifar_baseline"] | {"dataset": "synthetic", "envs": 4, "episode_length": epochs}
     return PPOConfig(**settings, rounds=1)
 
 
-def play(side: str, turns: Turns, ready: threading.Event) -> None:
-    """Train one round, stepping when it is `side`'s turn."""
+def play(side: str, watched: bool, turns: Turns, ready: threading.Event) -> None:
+    """Train one round, stepping when it is `side`'s turn; with screens if telemetry is `watched`."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, log = Path(name), None
         if side == "with":
             sinks: list[Sink] = [TensorBoardSink(folder), WandbSink(folder), ConsoleSink()]
             log = stack.enter_context(Telemetry(folder, sinks))
-            stack.enter_context(screens(folder))
+            if watched:
+                stack.enter_context(screens(folder))
             stack.callback(_signal_children, signal.SIGCONT)
         ready.set()
         turns.wait(side)
@@ -137,15 +138,24 @@ def play(side: str, turns: Turns, ready: threading.Event) -> None:
 
 
 def measure(process: int) -> dict[str, Any]:
-    """Seconds of a round with and without telemetry."""
+    """Seconds of a round with and without telemetry, and with and without telemetry that both screens watch."""
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    config().make(1).reset(seed=0)  # what all environments share is made once, and charged to neither side
+    with tempfile.TemporaryDirectory() as folder:  # what is made once is charged to neither side
+        trainer = Trainer(config(epochs=2), Path(folder))
+        trainer.run(progress=False, report=lambda _: None)
+        trainer.env.close()
+    rounds = {"logged": compare(watched=False), "watched": compare(watched=True)}
+    return {f"{name} {side}": seconds for name, times in rounds.items() for side, seconds in times.items()}
+
+
+def compare(*, watched: bool) -> dict[str, float]:
+    """Seconds of either side."""
     turns = Turns()
     failed: list[BaseException] = []
 
     def run(side: str, ready: threading.Event) -> None:
         try:
-            play(side, turns, ready)
+            play(side, watched, turns, ready)
         except BaseException as error:
             failed.append(error)
             ready.set()
@@ -162,15 +172,25 @@ def measure(process: int) -> dict[str, Any]:
         thread.join()
     if failed:
         raise failed[0]
-    return dict(turns.seconds)
+    return turns.seconds
 
 
 def report(rows: list[dict[str, Any]]) -> Report:
-    """The share of a round."""
-    share = each(rows, "with") / each(rows, "without") - 1.0
+    """The shares of a round."""
+    logged, watched = (each(rows, f"{name} with") / each(rows, f"{name} without") - 1 for name in ("logged", "watched"))
     text = (
-        f"A round of four episodes of {EPOCHS} epochs takes {spread(each(rows, 'without'), '.1f')} s; all of it adds "
-        f"{spread(share, '.2%')}."
+        f"A round of four episodes of {EPOCHS} epochs takes {spread(each(rows, 'logged without'), '.1f')} s. The log, "
+        f"TensorBoard, Weights & Biases offline, the alarms and the flight recorder add {spread(logged, '.2%')} to it; "
+        f"with Overwatch open and Sanctum drawing 200 by 50 characters on the same two cores it is "
+        f"{spread(watched, '.2%')}."
     )
-    met = bool(np.median(share) <= GOAL)
-    return Report(text, [Target("telemetry, of a training round", f"<= {GOAL:.0%}", spread(share, ".2%"), met)])
+    names = {"telemetry": logged, "telemetry that both screens watch": watched}
+    return Report(
+        text,
+        [
+            Target(
+                f"{name}, of a training round", f"<= {GOAL:.0%}", spread(share, ".2%"), bool(np.median(share) <= GOAL)
+            )
+            for name, share in names.items()
+        ],
+    )

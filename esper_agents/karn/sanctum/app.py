@@ -30,6 +30,10 @@ from esper_agents.karn.snapshot import Snapshot, Status
 from esper_env.leyline.events import Event
 
 POLL_S: Final = 0.5
+SHARE: Final = 0.02
+"""Of a core that reading and drawing may take; where they would take more, they are done less often."""
+LONGEST_S: Final = 2.0
+"""From one look at the log to the next."""
 SLICE: Final = 1000
 """Events that are taken in before keys are answered again."""
 ALARM_LINES: Final = 4
@@ -135,6 +139,7 @@ class Sanctum(App[None]):
         self._detail: bool | None = None
         """Whether environments are shown as blocks; ``None``: if they fit."""
         self._draw_after = 0.0
+        self._spent_s = time.process_time()
         self._strips = {name: Drawing(name) for name in ("head", "alarms", "strip", "learning")}
         self._panels = {name: Panel(name, title, key) for name, (key, title, _) in PANELS.items()}
 
@@ -180,7 +185,12 @@ class Sanctum(App[None]):
         if not self.behind or time.monotonic() >= self._draw_after:
             self._draw_after = time.monotonic() + POLL_S
             self.draw()
-        self.set_timer(0.001 if self.behind else POLL_S, self._follow)
+        self.set_timer(0.001 if self.behind else self._rest(), self._follow)
+
+    def _rest(self) -> float:
+        """Seconds until the next look, by what came since the last one has cost."""
+        before, self._spent_s = self._spent_s, time.process_time()
+        return min(max(POLL_S, (self._spent_s - before) / SHARE), LONGEST_S)
 
     # -- drawing -------------------------------------------------------------------------------------
 
