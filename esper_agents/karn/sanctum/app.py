@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -51,7 +52,9 @@ PANELS: Final[dict[str, tuple[str, str, Callable[[View], Text]]]] = {
 
 
 class Drawing(Static):
-    """A text that is laid out anew only if its lines have other lengths."""
+    """A text that is laid out anew only if it may need another height."""
+
+    DEFAULT_CSS = "Drawing { width: 1fr; height: auto; }"
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
@@ -60,9 +63,13 @@ class Drawing(Static):
     def show(self, text: Text) -> None:
         """Show `text`."""
         if text != self._text:
-            before, after = ([len(line) for line in t.plain.split("\n")] for t in (self._text, text))
-            self._text = text
-            self.update(text, layout=before != after)
+            before, self._text = self._text, text
+            self.update(text, layout=self._wraps(before) != self._wraps(text))
+
+    def _wraps(self, text: Text) -> list[int]:
+        """By lines, the cells of those that do not fit, 0 of others."""
+        cells = (cell_len(line) for line in text.plain.split("\n"))
+        return [count if count > self.content_size.width else 0 for count in cells]
 
 
 class Panel(VerticalScroll):
@@ -259,7 +266,9 @@ class Sanctum(App[None]):
             state = (self._reading.frozen_s, self._reading.events, room.width, view.detail)
             panel.draw(make, view, state)
             frozen = self._reading.frozen_s
-            panel.border_title = title if frozen is None else f"{title}, frozen at {moment(frozen, now)}"
+            heading = title if frozen is None else f"{title}, frozen at {moment(frozen, now)}"
+            if panel.border_title != heading:  # else the whole panel would be drawn
+                panel.border_title = heading
 
     def _is_detailed(self, name: str, height: int) -> bool:
         if not self.is_compact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import islice
 from typing import Final
 
 from rich.text import Text
@@ -12,6 +13,8 @@ from esper_agents.karn.sanctum.view import View
 
 KINDS: Final = {"alarm": BAD, "clear": GOOD, "rollback": WARN, "episode": NOTE, "update": NOTE, "run": "bold"}
 """Styles of the kinds of lines in the log."""
+SHOWN: Final = 100
+"""Lines at most: every step draws them all."""
 
 
 def log_lines(view: View) -> Text:
@@ -19,7 +22,7 @@ def log_lines(view: View) -> Text:
     if not view.snapshot.lines:
         return Text("no event yet", style=FAINT)
     lines = []
-    for line in reversed(view.snapshot.lines):
+    for line in islice(reversed(view.snapshot.lines), SHOWN):
         style = KINDS.get(line.kind, FAINT)
         first, *more = textwrap.wrap(line.text, max(20, view.width - 20)) or [""]
         when = moment(line.time_s, line.time_s)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from textual.widget import Widget
 
 from esper_agents.karn.reading import RunError, RunLog
 from esper_agents.karn.sanctum import Sanctum, show
@@ -474,6 +475,28 @@ def test_arrows_scroll_the_panel():
         assert "finished after 4 s" in await screen.see("home")
 
     watch(GOLDEN.parent, story)
+
+
+def test_only_what_changed_is_drawn(golden, tmp_path, monkeypatch):
+    run = write(tmp_path, golden[:-1])
+    drawn = []
+
+    async def story(screen):
+        before = await screen.see()
+        screen.app._follow = lambda: None  # no drawing but those below
+        await screen.pilot.pause(1)
+        refresh = Widget.refresh
+        monkeypatch.setattr(
+            Widget,
+            "refresh",
+            lambda self, *a, **k: (drawn.append((self.id, k.get("layout"))), refresh(self, *a, **k))[1],
+        )
+        screen.clock["now"] += 5  # only the time since the last event is another one
+        screen.app.tick()
+        assert drawn == [("head", False)]
+        assert await screen.see() != before
+
+    watch(run, story, LARGE)
 
 
 def test_frozen_panels_stand_still_while_status_and_alarms_follow(golden, tmp_path):
