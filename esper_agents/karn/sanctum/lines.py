@@ -13,8 +13,8 @@ from esper_agents.karn.sanctum.view import View
 
 KINDS: Final = {"alarm": BAD, "clear": GOOD, "rollback": WARN, "episode": NOTE, "update": NOTE, "run": "bold"}
 """Styles of the kinds of lines in the log."""
-SHOWN: Final = 100
-"""Lines at most: every step draws them all."""
+NEWEST: Final = 100
+"""Lines; once there are as many, another one needs no new layout."""
 
 
 def log_lines(view: View) -> Text:
@@ -22,10 +22,10 @@ def log_lines(view: View) -> Text:
     if not view.snapshot.lines:
         return Text("no event yet", style=FAINT)
     lines = []
-    for line in islice(reversed(view.snapshot.lines), SHOWN):
+    for line in islice(reversed(view.snapshot.lines), NEWEST):
         style = KINDS.get(line.kind, FAINT)
         first, *more = textwrap.wrap(line.text, max(20, view.width - 20)) or [""]
         when = moment(line.time_s, line.time_s)
         lines.append(row([Text(when, style=FAINT), Text(f"{line.kind:<10}", style=style), first]))
         lines += [Text(" " * 20 + text) for text in more]
-    return Text("\n").join(lines)
+    return Text("\n").join(lines[:NEWEST])

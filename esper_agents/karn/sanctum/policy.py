@@ -11,7 +11,7 @@ from esper_agents.karn.sanctum.actions import SHORT_NAMES, short_action
 from esper_agents.karn.sanctum.figures import BAD, FAINT, NOTE, beside, curve, fit, flow, row
 from esper_agents.karn.sanctum.learning import round_means
 from esper_agents.karn.sanctum.view import ALARM, View
-from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.snapshot import DECISIONS, Snapshot
 from esper_agents.karn.words import MISSING, number
 from esper_env.leyline.events import Decision, Update
 from esper_env.nissa.detectors import CLIPPED, KL, RATIO_ERROR
@@ -95,7 +95,7 @@ def decisions(view: View) -> Text:
     lines = []
     for decision in reversed(snap.decisions):
         lines += _decision(decision, view.width, () if snap.header is None else snap.header.slots)
-    return Text("\n").join(lines)
+    return Text("\n").join(lines[:DECISIONS])  # as many lines each time need no new layout
 
 
 def _decision(decision: Decision, width: int, slots: Sequence[str]) -> list[Text]:
