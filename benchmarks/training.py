@@ -33,6 +33,8 @@ QUARTER = {"samples_per_epoch": 256, "val_samples": 256}
 """What makes a quarter of a task."""
 ROUNDS = (8, 12)
 """Of the quarter and of the task."""
+DECLINE = 0.25
+"""Share of the task's rounds in which the learning rate declines."""
 FULL_SEED = 1000
 """Added to the seed of a run on the task itself, so that the stages share no episode."""
 
@@ -49,7 +51,8 @@ def flags(task: str, seed: int, quarter: bool) -> list[str]:
     if quarter:
         return [*common, "--env-json", json.dumps(QUARTER), "--rounds", str(first), "--seed", str(seed)]
     start = RESULTS / folder_of(task, seed, True) / POLICY
-    return [*common, "--start", str(start), "--rounds", str(second), "--seed", str(seed + FULL_SEED)]
+    rounds = ["--rounds", str(second), "--learning-rate-decline", str(DECLINE)]
+    return [*common, "--start", str(start), *rounds, "--seed", str(seed + FULL_SEED)]
 
 
 def run(task: str, seed: int) -> int:

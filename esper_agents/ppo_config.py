@@ -47,6 +47,8 @@ class PPOConfig(EnvironmentConfig):
     """Minibatches of whole episodes a pass."""
     learning_rate: Positive = 3e-4
     """Step size of Adam."""
+    learning_rate_decline: Share = 0.0
+    """Share of the rounds, the last ones, over which the learning rate declines linearly towards zero."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Discount. The objective is undiscounted; less than 1 turns interim accuracy into income."""
     gae_lambda: Share = 1.0
@@ -123,6 +125,11 @@ class PPOConfig(EnvironmentConfig):
     def groups(self) -> int:
         """Seeds of a round."""
         return self.envs // self.grouped
+
+    def learning_rate_of(self, number: int) -> float:
+        """Step size in a round, the first of which is number 0."""
+        declining = round(self.learning_rate_decline * self.rounds)
+        return self.learning_rate * min(1.0, (self.rounds - number) / (declining + 1))
 
     @property
     def policy_device(self) -> str:

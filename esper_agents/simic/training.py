@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import FloatSchedule
 from tqdm import tqdm
 
 from esper_agents.ppo_config import PPOConfig
@@ -39,7 +40,8 @@ UNTRAINED = ("prompt", "uniform")
 """Values of `PPOConfig.start` that are no trained policy."""
 
 MAY_CHANGE = ("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset")
-"""Settings that a resumed run may have different from the run it goes on with: none changes a result."""
+"""Settings that a resumed run may have different from the run it goes on with: none changes a result, but the number of
+rounds where the learning rate declines with it."""
 
 
 class Trainer:
@@ -150,8 +152,9 @@ class Trainer:
             raise checkpoints.CheckpointError(f"{self.folder} is of a run that goes on: stop it first")
         path, tensors, values = checkpoints.read(path)
         mine, theirs = self._settings(), values["run"]["config"]
+        matters = {"rounds"} if self.config.learning_rate_decline else set()
         for name, value in mine.items():
-            if name not in MAY_CHANGE and theirs.get(name) != value:
+            if (name not in MAY_CHANGE or name in matters) and theirs.get(name) != value:
                 raise checkpoints.CheckpointError(
                     f"{path} is of a run with --{name.replace('_', '-')} {theirs.get(name)!r}, not {value!r}: resume "
                     "with the settings the run was started with"
@@ -285,6 +288,7 @@ class Trainer:
         first = config.seed + self.round * config.groups
         self.env.seed_each([first + i // config.grouped for i in range(config.envs)])
         model._last_obs = None  # so that the round begins with a reset
+        model.lr_schedule = FloatSchedule(config.learning_rate_of(self.round))
         steps = config.envs * config.episode_length
         model.learn(steps, callback=log, log_interval=None, reset_num_timesteps=False)
         learned = time.perf_counter()

@@ -195,6 +195,7 @@ CHANGES = {
     "group_size": 1,
     "precision": "bf16",
     "learning_rate": 0.01,
+    "learning_rate_decline": 1.0,
     "env_json": HOSTS | {"rent": 0.5},
 }
 
@@ -212,6 +213,23 @@ def test_every_setting_changes_what_is_learned(tmp_path, usual, setting):
 @pytest.mark.parametrize("setting", [{"num_workers": 2}, {"devices": ("cpu", "cpu")}, {"save_every": 3}])
 def test_settings_that_change_no_result(tmp_path, usual, setting):
     assert trained(tmp_path, **setting) == usual
+
+
+def test_the_learning_rate_declines_in_the_last_rounds_of_a_run_of_known_length(tmp_path):
+    settings = {"rounds": 4, "learning_rate_decline": 0.5}
+    whole = trained(tmp_path, **settings)
+    rates = [json.loads(line)["train/learning_rate"] for line in logged(tmp_path)]
+    assert rates == pytest.approx([0.03, 0.03, 0.02, 0.01])
+    saved = tmp_path / "checkpoints" / "round-000002.checkpoint"
+    trainer = Trainer(PPOConfig(**SMALL | settings), tmp_path / "resumed")
+    trainer.resume(saved)
+    trainer.run(progress=False, report=lambda _: None)
+    trainer.env.close()
+    assert policy_digest(trainer.model.policy) == whole
+    longer = Trainer(PPOConfig(**SMALL | settings | {"rounds": 5}), tmp_path / "longer")
+    with pytest.raises(CheckpointError, match="of a run with --rounds 4, not 5"):
+        longer.resume(saved)
+    longer.env.close()
 
 
 def test_while_the_critic_warms_up_the_actor_learns_nothing_from_the_rewards(tmp_path):
