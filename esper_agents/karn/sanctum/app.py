@@ -33,7 +33,7 @@ from esper_env.leyline.events import Event
 POLL_S: Final = 0.5
 SHARE: Final = 0.01
 """Of a core that reading and drawing may take; where they would take more, they are done less often."""
-LONGEST_S: Final = 2.0
+LONGEST_S: Final = 4.0
 """From one look at the log to the next."""
 SLICE: Final = 1000
 """Events that are taken in before keys are answered again."""
