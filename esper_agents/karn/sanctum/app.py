@@ -1,4 +1,4 @@
-"""The application: reads the log a few times a second, and draws what it tells."""
+"""The application: reads the log, twice a second where that costs little, and draws what it tells."""
 
 from __future__ import annotations
 
