@@ -138,7 +138,11 @@ def found(name: str, task: Task, out: Path) -> Schedule:
     for path in (out / f"{name}-{task.name}.json", SCHEDULES / f"{name}-{task.name}.json"):
         if path.exists():
             return Schedule.from_json(path.read_text())
-    hint = f"run `python -m benchmarks search --task {task.name}` first" if name == "random_search" else "leave it out"
+    hint = (
+        f"run `python -m benchmarks search --suite SUITE --tasks {task.name} --like POLICY --out {out}` first"
+        if name == "random_search"
+        else "leave it out"
+    )
     raise ValueError(f"there is no {name} for {task.name}: {hint}")
 
 

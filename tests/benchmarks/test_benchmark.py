@@ -302,7 +302,10 @@ def test_results_are_published_on_the_project_s_pages(tmp_path, base, monkeypatc
         (["run", "--suite", "smoke", "--controllers", "wait,static_flops:wait"], "needs static_final:wait: name"),
         (["run", "--suite", "smoke", "--controllers", "wait:1"], "wait takes no argument"),
         (["run", "--suite", "smoke", "--controllers", "learned:nobody"], "there is no policy file nobody"),
-        (["run", "--suite", "smoke", "--controllers", "random_search"], "search --task Tiny` first"),
+        (
+            ["run", "--suite", "smoke", "--controllers", "random_search"],
+            "search --suite SUITE --tasks Tiny --like POLICY --out",
+        ),
         (["run", "--suite", "smoke", "--seeds", "5"], "write FIRST:LAST"),
         (["run", "--suite", "smoke", "--tasks", "Huge"], "suite smoke has no task Huge; choose from Tiny"),
         (["search", "--suite", "smoke"], "--like, or a number of FLOPs"),
