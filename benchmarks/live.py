@@ -15,6 +15,7 @@ import gymnasium
 
 from benchmarks import episodes
 from benchmarks.episodes import Job, Row
+from benchmarks.rows import end_with_parent
 from esper_agents.karn.sinks import TensorBoardSink
 from esper_agents.telemetry import EVENTS, Telemetry, run_start
 from esper_env.leyline.events import Event
@@ -27,6 +28,7 @@ _number = 0
 def _join(queue: Any, counter: Any) -> None:
     """Begin a worker process: it is one environment of the log."""
     global _queue, _number  # noqa: PLW0603 - what a process of a pool knows, it knows so
+    end_with_parent()
     _queue = queue
     with counter.get_lock():
         _number = counter.value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -22,10 +24,22 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
+def end_with_parent() -> None:
+    """Let this worker process end with the one that started it, even if that is killed: a pool does not see to it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "not a worker process"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def make(path: Path, jobs: Sequence[tuple[Any, ...]], function: Callable[..., Row], workers: int) -> None:
     """Append ``function(*job)`` for every job, as each is done, from `workers` processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
         futures = [pool.submit(function, *job) for job in jobs]
         for future in tqdm(as_completed(futures), total=len(futures), unit="run"):
             with path.open("a") as file:

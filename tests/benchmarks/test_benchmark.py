@@ -1,7 +1,11 @@
 """The benchmark's rows, controls and search, on tiny episodes."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -111,6 +115,38 @@ def test_an_episode_that_cannot_be_played_stops_no_other(tmp_path):
     (error,) = raised.value.exceptions
     assert error.__notes__ == [f"This was planted on {TINY.id} with seed {SEED + 1}."]
     assert {row.seed for row in episodes.read(tmp_path / "rows.csv")} == {SEED, SEED + 2, SEED + 3}
+
+
+def children(pid):
+    """The processes that a process started and that still run."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if running(child)]
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
+def test_nothing_goes_on_when_the_command_is_killed(tmp_path):
+    words = [sys.executable, "-m", "benchmarks", "run", "--suite", "smoke", "--controllers", "wait", "--workers", "2"]
+    with subprocess.Popen([*words, "--seeds", "0:1000", "--out", tmp_path], stderr=subprocess.DEVNULL) as process:
+        wait_for((tmp_path / "rows.csv").exists)
+        workers = children(process.pid)
+        process.kill()
+    assert len(workers) >= 2
+    wait_for(lambda: not any(map(running, workers)))
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("in a minute it did not happen")
 
 
 def test_the_search_keeps_to_its_budget_and_its_winner_is_played(tmp_path, here, monkeypatch):
