@@ -16,7 +16,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
     monkeypatch.setattr(training, "DATA", {"tiny": "synthetic"})
     monkeypatch.setattr(training, "QUARTER", {**HOSTS, "batch_size": 8})
-    monkeypatch.setattr(training, "ROUNDS", (1, 2))
+    monkeypatch.setattr(training, "ROUNDS", {"tiny": (1, 2)})
 
 
 def test_a_policy_is_trained_once_by_the_commands_that_are_printed(capsys):
@@ -41,7 +41,7 @@ def test_a_report_of_nothing_says_what_to_do():
 def test_a_run_that_was_stopped_goes_on(monkeypatch, capsys):
     (training.RUNS / "tiny-quarter-0" / "tiny-seed0-20000101-000000").mkdir(parents=True)  # before its first checkpoint
     assert training.train.main(["ppo", *training.flags("tiny", 0, True)]) == 0
-    monkeypatch.setattr(training, "ROUNDS", (2, 1))
+    monkeypatch.setattr(training, "ROUNDS", {"tiny": (2, 1)})
     assert training.run("tiny", 0) == 0
     assert "--resume runs/training/tiny-quarter-0/" in capsys.readouterr().out
     assert len((training.RESULTS / "tiny-quarter-0" / training.LOG).read_text().splitlines()) == 2
