@@ -32,7 +32,7 @@ DATA = {"cifar_baseline": "synthetic", "cifar_varied": "synthetic", "fashion_bas
 QUARTER = {"samples_per_epoch": 256, "val_samples": 256}
 """What makes a quarter of a task."""
 ROUNDS = {"cifar_baseline": (8, 12), "cifar_varied": (8, 24), "fashion_baseline": (8, 12)}
-"""Of the quarter and of the task; `Esper/CifarVaried-v0` has many instances to learn from, of which a round shows two."""
+"""Of the quarter and of the task; CifarVaried has many instances to learn from, and a round shows two."""
 DECLINE = 0.25
 """Share of the task's rounds in which the learning rate declines."""
 FULL_SEED = 1000
