@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ from esper_env import DataNotFoundError
 
 Run = Positional[Path]
 
+NICENESS = 10
+"""Of a screen: where training wants every core, it goes first."""
+
 
 def sanctum(run: Run, /) -> None:
     """Show a run in the terminal.
@@ -26,6 +30,7 @@ def sanctum(run: Run, /) -> None:
     _needs("textual")
     from esper_agents.karn.sanctum import show  # noqa: PLC0415 - optional
 
+    os.nice(NICENESS)
     show(run)
 
 
@@ -40,6 +45,7 @@ def overwatch(run: Run, /, host: str = "127.0.0.1", port: int = 8080) -> None:
     _needs("nicegui")
     from esper_agents.karn.overwatch import serve  # noqa: PLC0415 - optional
 
+    os.nice(NICENESS)
     serve(run, host=host, port=port)
 
 

@@ -20,6 +20,8 @@ CAPACITY = 20_000
 BATCH = 512
 """Most events that are handed to a sink at once."""
 
+LINGER_S = 0.1
+"""How long the log waits for more once an event came, so that it works while networks train and not between steps."""
 
 TICK_S = 1.0
 """How long nothing may come before the log looks up by itself."""
@@ -64,6 +66,8 @@ class EventLog:
         """What a sink raised last."""
         self._tick = tick
         self._queue: Queue[Record | threading.Event | None] = Queue(capacity)
+        self._hurry = threading.Event()
+        """Somebody waits for the log."""
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="nissa", daemon=True)
         self._thread.start()
@@ -89,6 +93,7 @@ class EventLog:
             self._queue.put(done, timeout=timeout)
         except Full:
             return False
+        self._hurry.set()
         return done.wait(timeout)
 
     def end(self, event: RunEnd | None, timeout: float = 30.0) -> None:
@@ -113,6 +118,7 @@ class EventLog:
             self._queue.put(item, timeout=1.0)
         except Full:
             self.dropped["queue"] += item is not None
+        self._hurry.set()
 
     @property
     def lost(self) -> int:
@@ -131,11 +137,14 @@ class EventLog:
                 continue
             waiting = None
             if isinstance(item, dict):
+                if not batch and self._queue.qsize() < BATCH:
+                    self._hurry.wait(LINGER_S)
                 batch.append(item)
                 if len(batch) < BATCH and not self._queue.empty():
                     continue
             elif item is not None:
                 waiting = item
+            self._hurry.clear()
             if batch:
                 self._give(batch)
                 batch = []

@@ -103,6 +103,18 @@ def test_events_arrive_in_order_whole_and_closed():
         log.emit(checkpoint())
 
 
+def test_the_log_lingers_until_somebody_waits_for_it(monkeypatch):
+    monkeypatch.setattr("esper_env.nissa.log.LINGER_S", 60.0)
+    memory, sizes = Memory(), []
+    monkeypatch.setattr(memory, "write", lambda records: sizes.append(len(records)))
+    log = EventLog([memory])
+    for n in range(5):
+        log.emit(checkpoint(n))
+    assert log.flush() and sizes == [5]
+    log.end(END)
+    assert sizes == [5, 1]
+
+
 def test_what_does_not_fit_is_dropped_and_counted_and_nobody_waits():
     slow = Slow()
     log = EventLog([slow], capacity=100)
