@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--row", type=int, required=True, help="counted from 0")
     write = commands.add_parser("report", help="write a page and pictures from the rows")
     write.add_argument("folder", type=Path)
+    write.add_argument("--tasks", nargs="+", default=(), help="of those with rows; default all of them")
     write.add_argument("--publish", action="store_true", help="put them into README.md and docs/benchmark.md too")
     for command in (run, find, known):
         command.add_argument("--out", type=Path, default=OUT, help=f"folder of the rows; default {OUT}")
@@ -89,8 +90,8 @@ def main() -> int:
                 ).items():
                     print(name, {key: round(value, 2) for key, value in figures.items()})
             case "report":
-                for file in [*report(arguments.folder), *(publish(arguments.folder) if arguments.publish else ())]:
-                    print(file)
+                for make in (report, publish) if arguments.publish else (report,):
+                    print(*make(arguments.folder, arguments.tasks), sep="\n")
             case "verify":
                 return 0 if play.verify(arguments.folder / play.ROWS, arguments.row) else 1
     except (ValueError, OSError) as error:

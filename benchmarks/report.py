@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import figures, statistics
+from benchmarks import figures, statistics, suites
 from benchmarks.compare import (
     LEARNED,
     RETURN,
@@ -129,13 +129,17 @@ def sentences(results: Results) -> list[str]:
     return said
 
 
-def report(folder: Path) -> list[Path]:
+def report(folder: Path, tasks: Sequence[str] = ()) -> list[Path]:
     """Write ``report.html`` and the pictures into `folder`; return the files.
+
+    Args:
+        folder: of the rows.
+        tasks: names of those to report on; default all.
 
     Raises:
         ValueError: there are no rows.
     """
-    rows = rows_of(folder)
+    rows = rows_of(folder, tasks)
     files, parts = [], []
     for results in by_task(rows):
         if not results.seeds:
@@ -153,23 +157,27 @@ def report(folder: Path) -> list[Path]:
     return [page, *files]
 
 
-def publish(folder: Path) -> list[Path]:
+def publish(folder: Path, tasks: Sequence[str] = ()) -> list[Path]:
     """Put the results into the project's pages: a table and a picture for the README, all figures for the benchmark's.
+
+    Args:
+        folder: of the rows.
+        tasks: names of those to publish; default all.
 
     Raises:
         ValueError: there are no rows, or a page has no place for them.
     """
-    tasks = [results for results in by_task(rows_of(folder)) if results.seeds]
+    sound = [results for results in by_task(rows_of(folder, tasks)) if results.seeds]
     readme, page, picture = (ROOT / name for name in ("README.md", "docs/benchmark.md", "docs/benchmark.png"))
-    parts = [f"### {results.name}\n\n{summary(results)}" for results in tasks]
+    parts = [f"### {results.name}\n\n{summary(results)}" for results in sound]
     fill(page, {"results": "\n\n".join(parts)})
-    fill(readme, {"results": overview(tasks)})
-    figures.overview(tasks, picture)
+    fill(readme, {"results": overview(sound)})
+    figures.overview(sound, picture)
     return [readme, page, picture]
 
 
-def rows_of(folder: Path) -> list[Row]:
-    """The rows of a benchmark.
+def rows_of(folder: Path, tasks: Sequence[str] = ()) -> list[Row]:
+    """The rows of a benchmark, of the tasks of these names or of all.
 
     Raises:
         ValueError: there are none.
@@ -177,7 +185,10 @@ def rows_of(folder: Path) -> list[Row]:
     rows = read(folder / ROWS)
     if not rows:
         raise ValueError(f"there are no rows in {folder / ROWS}: run `python -m benchmarks run` first")
-    return rows
+    there = list(dict.fromkeys(suites.short(row.task) for row in rows))
+    if unknown := set(tasks) - set(there):
+        raise ValueError(f"no rows of {', '.join(sorted(unknown))}: there are some of {', '.join(there)}")
+    return [row for row in rows if not tasks or suites.short(row.task) in tasks]
 
 
 def by_task(rows: Sequence[Row]) -> list[Results]:

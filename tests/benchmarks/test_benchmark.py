@@ -328,6 +328,12 @@ def test_results_are_published_on_the_project_s_pages(tmp_path, base, monkeypatc
     assert readme.endswith("After.\n") and "### CifarVaried" in page and "better than wait" in page
     assert (tmp_path / "docs" / "benchmark.png").stat().st_size > 8_000
 
+    monkeypatch.setattr("sys.argv", ["benchmarks", "report", str(tmp_path), "--publish", "--tasks", "CifarVaried"])
+    assert command.main() == 0
+    assert "CifarBaseline" not in (tmp_path / "README.md").read_text() + (tmp_path / "docs/benchmark.md").read_text()
+    with pytest.raises(ValueError, match="no rows of Tiny: there are some of CifarBaseline, CifarVaried"):
+        report.report(tmp_path, ["Tiny"])
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
