@@ -55,12 +55,15 @@ def overview(tasks: Sequence[Results], path: Path) -> None:
 def quality_against(axes: Axes, results: Results, field: str, label: str) -> None:
     """Draw every group's test accuracy against a field."""
     front = statistics.front({name: place(results, name) for name in results.groups})
+    places = {name: results.mean(name, field) for name in results.groups}
+    far = min(places.values()) + 0.8 * np.ptp([*places.values()])
     for name, colour in colours(results).items():
-        quality = results.points(name, TEST)
-        x = results.mean(name, field)
+        quality, x = results.points(name, TEST), places[name]
         bars = [[quality.value - quality.low], [quality.high - quality.value]]
         axes.errorbar(x, quality.value, yerr=bars, fmt="o" if name in front else "x", color=colour, capsize=3)
-        axes.annotate(name, (x, quality.value), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+        side, shift = ("right", -5) if x > far else ("left", 5)  # the text stays within the axes
+        where: Any = {"xytext": (shift, 4), "textcoords": "offset points", "ha": side}
+        axes.annotate(name, (x, quality.value), fontsize=8, color=colour, **where)
     axes.set(xlabel=label, ylabel="test accuracy, %")
     axes.grid(alpha=0.25)
     axes.margins(x=0.2)
