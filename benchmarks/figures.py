@@ -44,7 +44,7 @@ def frontier(results: Results, path: Path) -> None:
 
 def overview(tasks: Sequence[Results], path: Path) -> None:
     """Quality against FLOPs, a panel for each task."""
-    figure = Figure(figsize=(5.5 * len(tasks), 5), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 5.5 * len(tasks)), 5), layout="constrained")
     for axes, results in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
         quality_against(axes, results, "flops_total", "total FLOPs of an episode")
         axes.set_title(f"{results.task}, {len(results.seeds)} seeds")
