@@ -3,12 +3,14 @@
 All schedules are tried once, the top fifth on three more seeds, the top five on ten; the best mean wins. A schedule's
 first try is on one of ten seeds, and it is ranked by how much better it is than the others on that seed: with one seed
 for all, the search would be for a schedule that suits one instance, and without the comparison seeds would be ranked.
-Seeds are training seeds.
+Seeds are training seeds. How many schedules the budget is enough for is an estimate; while some is left,
+more are drawn.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,12 +22,18 @@ from benchmarks.suites import Task
 from esper_agents.tamiyo import Interface, Planting, Schedule
 from esper_env.leyline import Op
 
-FIRST_SEED = 900_000
-FIRST_TRIES, MORE, MOST = 10, 3, 10
+FIRST = range(900_000, 900_010)
+"""Seeds of first tries, one for each schedule."""
+SECOND = range(FIRST.stop, FIRST.stop + 3)
+"""Of the top fifth."""
+THIRD = range(SECOND.stop, SECOND.stop + 10)
+"""Of the top five."""
 FIFTH, FIVE = 5, 5
 MOST_PLANTINGS = 4
 LATEST = 0.6
 """Share of the episode after which nothing is planted: a seed needs some twenty epochs to be fossilised."""
+
+Play = Callable[[list[Job]], list[Row]]
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,61 @@ def draw(rng: np.random.Generator, interface: Interface, epochs: int) -> Schedul
     return Schedule(tuple(sorted(plantings, key=lambda p: p.epoch)))
 
 
-def schedules_for(budget: float, episode: float) -> int:
-    """How many schedules a budget is enough for, at least five, if an episode costs so much."""
-    each = 1.0 + MORE / FIFTH
-    return max(FIVE, int((budget / episode - FIVE * MOST) / each))
+class Halving:
+    """The schedules that are drawn, in order, and their episodes so far."""
+
+    def __init__(self, task: Task, interface: Interface, epochs: int, seed: int, play: Play) -> None:
+        self.task, self.interface, self.epochs = task, interface, epochs
+        self.play = play
+        self.schedules: dict[str, Schedule] = {}
+        self.rows: dict[tuple[str, int], Row] = {}
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def flops(self) -> int:
+        """Spent so far."""
+        return sum(row.flops_total for row in self.rows.values())
+
+    @property
+    def flops_per_episode(self) -> float:
+        """Mean of the episodes so far."""
+        return self.flops / len(self.rows)
+
+    def draw(self, count: int) -> None:
+        """Until there are so many different ones."""
+        while len(self.schedules) < count:
+            schedule = draw(self._rng, self.interface, self.epochs)
+            self.schedules.setdefault(schedule.digest, schedule)
+
+    def first_tries(self) -> dict[str, int]:
+        """The seed of each schedule's first try, once it is played."""
+        seeds = {digest: FIRST[i % len(FIRST)] for i, digest in enumerate(self.schedules)}
+        self._play(list(seeds.items()))
+        return seeds
+
+    def best(self) -> Schedule:
+        """Of those that are drawn, by successive halving."""
+        first = self.first_tries()
+        level = {s: np.mean([self.rows[d, s].episode_return for d in first if first[d] == s]) for s in FIRST}
+        ranked = sorted(first, key=lambda d: level[first[d]] - self.rows[d, first[d]].episode_return)
+        ranked = self._ranked(ranked[: max(FIVE, len(ranked) // FIFTH)], SECOND)[:FIVE]
+        return self.schedules[self._ranked(ranked, range(SECOND.start, THIRD.stop))[0]]
+
+    def mean_return(self, digest: str, seeds: range) -> float:
+        return float(np.mean([self.rows[digest, s].episode_return for s in seeds]))
+
+    def _ranked(self, digests: list[str], seeds: range) -> list[str]:
+        self._play([(d, s) for d in digests for s in seeds])
+        return sorted(digests, key=lambda d: -self.mean_return(d, seeds))
+
+    def _play(self, tries: list[tuple[str, int]]) -> None:
+        """Each schedule on the seed beside it."""
+        jobs = []
+        for digest, seed in tries:
+            plantings = [asdict(p) for p in self.schedules[digest].plantings]
+            what = (digest, seed, "schedule", plantings, digest)
+            jobs.append(Job("search", self.task.id, self.task.arguments, *what))
+        self.rows.update(zip(tries, self.play(jobs), strict=True))
 
 
 def search(  # noqa: PLR0917
@@ -74,51 +133,18 @@ def search(  # noqa: PLR0917
         workers: processes.
         seed: of the draws.
     """
-    rng = np.random.default_rng(seed)
-    by_digest: dict[str, Schedule] = {}
     path = out / f"search-{task.name}.csv"
-
-    def fresh() -> Schedule:
-        """A schedule that was not drawn before."""
-        while (schedule := draw(rng, interface, epochs)).digest in by_digest:
-            pass
-        by_digest[schedule.digest] = schedule
-        return schedule
-
-    def tried(pairs: list[tuple[Schedule, int]]) -> None:
-        """Play each schedule on the seed beside it, and note the row."""
-        jobs = []
-        for schedule, episode_seed in pairs:
-            plantings = [asdict(p) for p in schedule.plantings]
-            what = (schedule.digest, episode_seed, "schedule", plantings, schedule.digest)
-            jobs.append(Job("search", task.id, task.arguments, *what))
-        for (schedule, _), row in zip(pairs, play_all(jobs, path, workers, f"search {task.name}"), strict=True):
-            rows.setdefault(schedule.digest, []).append(row)
-
-    rows: dict[str, list[Row]] = {}
-    probes = [(fresh(), FIRST_SEED + i) for i in range(FIRST_TRIES)]
-    tried(probes)
-    episode = float(np.mean([r.flops_total for rs in rows.values() for r in rs]))
-    others = range(FIRST_TRIES, schedules_for(budget, episode))
-    first = probes + [(fresh(), FIRST_SEED + i % FIRST_TRIES) for i in others]
-    tried(first[FIRST_TRIES:])
-    place = {schedule.digest: seed for schedule, seed in first}
-    level = {s: np.mean([rows[d][0].episode_return for d in place if place[d] == s]) for s in set(place.values())}
-    ranked = sorted(by_digest, key=lambda d: level[place[d]] - rows[d][0].episode_return)
-    ranked = ranked[: max(FIVE, len(ranked) // FIFTH)]
-    next_seed = FIRST_SEED + FIRST_TRIES
-    for best, count in ((len(ranked), MORE), (FIVE, MOST)):
-        ranked = ranked[:best]
-        tried([(by_digest[d], next_seed + i) for d in ranked for i in range(count)])
-        next_seed += count
-        ranked.sort(key=lambda d: -np.mean([r.episode_return for r in rows[d][1:]]))  # on the seeds all have met
-    winner = by_digest[ranked[0]]
-    found = Found(
-        winner,
-        float(np.mean([r.episode_return for r in rows[winner.digest][1:]])),
-        len(by_digest),
-        sum(r.flops_total for rs in rows.values() for r in rs),
-    )
+    halving = Halving(task, interface, epochs, seed, lambda jobs: play_all(jobs, path, workers, f"search {task.name}"))
+    each = 1 + len(SECOND) / FIFTH  # episodes
+    halving.draw(len(FIRST))
+    halving.first_tries()
+    halving.draw(int((budget / halving.flops_per_episode - FIVE * len(THIRD)) / each))
+    winner = halving.best()
+    while (left := budget - halving.flops) > 0:
+        halving.draw(len(halving.schedules) + max(1, int(left / halving.flops_per_episode / each)))
+        winner = halving.best()
+    mean = halving.mean_return(winner.digest, range(SECOND.start, THIRD.stop))
+    found = Found(winner, mean, len(halving.schedules), halving.flops)
     out.mkdir(parents=True, exist_ok=True)
     content = json.loads(winner.to_json()) | {"tried": found.tried, "flops": found.flops, "budget": budget}
     (out / f"random_search-{task.name}.json").write_text(json.dumps(content, indent=1) + "\n")
