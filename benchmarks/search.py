@@ -3,8 +3,8 @@
 All schedules are tried once, the top fifth on three more seeds, the top five on ten; the best mean wins. A schedule's
 first try is on one of ten seeds, and it is ranked by how much better it is than the others on that seed: with one seed
 for all, the search would be for a schedule that suits one instance, and without the comparison seeds would be ranked.
-Seeds are training seeds. How many schedules the budget is enough for is an estimate; while some is left,
-more are drawn.
+Seeds are training seeds. How many schedules the budget is enough for is estimated from the first ten; while some of it
+is left, more are drawn.
 """
 
 from __future__ import annotations
