@@ -162,9 +162,13 @@ def twin(suite: str, task: Task, controller: str, rows: Sequence[Row]) -> list[J
             like = static[row.seed]
             if like.error_code:
                 continue
-            epochs = len(json.loads(like.curve))
-            length = max(1, round(epochs * (row.flops_training + row.flops_shadow) / like.flops_training))
-            arguments = {**arguments, "episode_length": length}
+            arguments = {**arguments, "episode_length": equal_length(row, like)}
         copied = (row.controller_hash, row.trained_on)
         jobs.append(Job(suite, task.id, arguments, controller, row.seed, "structure", structure, *copied))
     return jobs
+
+
+def equal_length(row: Row, static: Row) -> int:
+    """How many epochs of `static`, an episode from scratch, take the FLOPs of `row`'s training and shadow passes."""
+    epochs = len(json.loads(static.curve))
+    return max(1, round(epochs * (row.flops_training + row.flops_shadow) / static.flops_training))

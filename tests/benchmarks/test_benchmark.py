@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import compare, episodes, figures, play, references, report, search, suites
+from benchmarks import compare, episodes, figures, play, references, report, search, suites, when
 from benchmarks.episodes import Job
 from benchmarks.suites import Task
 from esper_agents.karn.reading import RunLog
@@ -37,6 +37,7 @@ def here(monkeypatch):
 
     monkeypatch.setattr(play, "play_all", play_all)
     monkeypatch.setattr(search, "play_all", play_all)
+    monkeypatch.setattr(when, "play_all", play_all)
     monkeypatch.setitem(suites.SUITES, "smoke", (TINY,))
 
 
@@ -89,6 +90,42 @@ def test_twins_have_the_final_structure_from_the_start_and_equal_flops_if_asked(
     failed = [replace(row, error_code=int(row is rows[2])) for row in rows]
     (twin,) = suites.twin("smoke", TINY, names[2], failed)
     assert twin.seed == SEED + 1, "what failed has no twin, and the others have theirs"
+
+
+def test_growing_late_is_held_against_the_same_network_at_the_same_cost(tmp_path, here, monkeypatch):
+    schedule = Schedule((Planting("r0c0", "conv_heavy", tempo=1),))
+    (tmp_path / "fixed_schedule-Tiny.json").write_text(schedule.to_json())
+    page = tmp_path / "page.md"
+    page.write_text("<!-- when -->\n<!-- end -->\n")
+    for name, value in {
+        "FOLDER": tmp_path,
+        "PAGE": page,
+        "TASKS": (TINY,),
+        "EPOCHS": (1, 10),
+        "SEEDS": range(1_000_000, 1_000_002),
+    }.items():
+        monkeypatch.setattr(when, name, value)
+    when.run(1)
+    rows = {(row.controller, row.seed): row for row in episodes.read(tmp_path / "rows.csv")}
+    assert len(rows) == 2 * (1 + 2 * 2)
+    late, whole, equal = (
+        rows[name, 1_000_000] for name in ("planted at 10", "from scratch", "from scratch as planted at 10")
+    )
+    assert not any(map(max, json.loads(late.stages)[:9])) and max(json.loads(late.stages)[9]) > 0
+    assert late.structure == whole.structure == equal.structure
+    epoch = whole.flops_training / 30
+    assert abs(equal.flops_training - late.flops_training - late.flops_shadow) <= epoch / 2
+    assert late.flops_training < 0.9 * whole.flops_training
+    when.report()
+    line = page.read_text().splitlines()[4].split(" | ")
+    pairs = [(rows["planted at 10", s], rows["from scratch", s]) for s in when.SEEDS]
+    mean = 100 * np.mean([a.test_accuracy - b.test_accuracy for a, b in pairs])
+    assert line[1] == "10" and line[3].startswith(f"{mean:+.2f} [")
+    assert line[4] == f"{sum(a.flops_total for a, _ in pairs) / sum(b.flops_total for _, b in pairs):.0%}"
+    kept = (tmp_path / "rows.csv").read_text()
+    (tmp_path / "rows.csv").write_text(kept[: kept.rindex("\n", 0, -1) + 1])
+    with pytest.raises(ValueError, match="when run"):
+        when.report()
 
 
 def test_rows_of_another_schedule_are_not_gone_on_with(tmp_path):
