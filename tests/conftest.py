@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("esper", deadline=None)  # no test is of wall-clock time
+settings.load_profile("esper")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -51,7 +51,7 @@ def as_learner(env, **kwargs):
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 6)), min_size=3, max_size=3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_codes_are_replaced_by_their_blueprints_embedding(present):
     """128 numbers go in; the linear layer sees the first 116 as they are and 4 learned ones for each slot."""
     features = BlueprintFeatures(spaces.Box(-1, 1, (128,), np.float32), size=8)

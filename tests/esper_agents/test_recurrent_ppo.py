@@ -208,7 +208,7 @@ def test_the_log_probability_of_every_step_is_the_reference_s():
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_transition_is_in_one_minibatch_in_its_sequence(data):
     """Sequences are whole, their steps in order, and padding is at most as large as what it pads."""
     steps, envs = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 4))
@@ -489,7 +489,7 @@ def test_luck_that_all_environments_share_is_no_advantage_in_a_group(group_size,
 
 
 @given(st.integers(2, 5), st.integers(4, 9), st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_group_s_advantages_lose_what_is_common_to_a_step_and_most_of_their_variance(envs, steps, seed):
     rng = np.random.default_rng(seed)
     returns, values, rewards, common = rng.normal(size=(4, steps, envs)).astype(np.float32)

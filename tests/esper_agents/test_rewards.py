@@ -53,7 +53,7 @@ def first_legal(*wanted, blueprint="norm"):
 
 
 @pytest.mark.parametrize("reward", KINDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 10**6))
 def test_every_reward_adds_up_to_the_return(reward, seed):
     rewards, infos, net = play(randomly(seed), reward, seed=seed)

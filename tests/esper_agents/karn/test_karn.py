@@ -89,7 +89,7 @@ def test_a_resumed_run_forgets_the_rounds_that_it_runs_again():
     assert snapshot.steps == 180 and len(snapshot.updates) == 3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_a_growing_file_is_read_as_the_whole_one_is(tmp_path_factory, seed):
     """However it is cut, also within a line, the reader folds what a reader of the whole file does."""

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -45,8 +46,9 @@ SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport="
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")
 
 
+@cache
 def events():
-    return [event for _, event in RunLog(GOLDEN).poll()]
+    return tuple(event for _, event in RunLog(GOLDEN).poll())
 
 
 def folded(*given):

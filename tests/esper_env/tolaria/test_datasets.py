@@ -329,7 +329,7 @@ def test_a_foreign_batch_is_described(tmp_path, batch, message):
     assert str(tmp_path) in str(caught.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_batch_is_a_clear_error_or_reads_as_a_batch(tmp_path_factory, draw):
     batch = {"data": np.zeros((1, 3072), np.uint8), "labels": [3]}
@@ -347,7 +347,7 @@ def test_a_damaged_batch_is_a_clear_error_or_reads_as_a_batch(tmp_path_factory, 
         assert raw.test_images.shape == (1, 32, 32, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(array=hnp.arrays(np.uint8, hnp.array_shapes(max_dims=3, max_side=5)), compressed=st.booleans())
 def test_idx_files_round_trip(tmp_path_factory, array, compressed):
     path = tmp_path_factory.mktemp("idx") / ("file.gz" if compressed else "file")
@@ -355,7 +355,7 @@ def test_idx_files_round_trip(tmp_path_factory, array, compressed):
     assert np.array_equal(read_idx(path), array)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cut=st.integers(0, 39), compressed=st.booleans())
 def test_a_truncated_idx_file_is_an_error(tmp_path_factory, cut, compressed):
     path = tmp_path_factory.mktemp("idx") / ("file.gz" if compressed else "file")
