@@ -54,6 +54,9 @@ def command(module: str, description: str | None, run: Callable[[int], None], re
     arguments = parser.parse_args()
     if arguments.what == "run":
         run(arguments.workers)
-    else:
+        return 0
+    try:
         report()
+    except ValueError as error:
+        parser.error(str(error))
     return 0
