@@ -21,7 +21,8 @@ from esper_agents import load_policy
 from esper_agents.tamiyo import Interface
 from esper_env import EsperEnv
 
-OUT = Path("runs") / "benchmark"
+RUNS = Path("runs")
+"""Holds the rows of each suite in a folder of its name, unless told otherwise."""
 
 
 def _seeds(text: str) -> range:
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--tasks", nargs="+", default=(), help="of those with rows; default all of them")
     write.add_argument("--publish", action="store_true", help="put them into README.md and docs/benchmark.md too")
     for command in (run, find, known):
-        command.add_argument("--out", type=Path, default=OUT, help=f"folder of the rows; default {OUT}")
+        command.add_argument("--out", type=Path, help=f"folder of the rows; default {RUNS / 'SUITE'}")
     return parser
 
 
@@ -74,6 +75,8 @@ def main() -> int:
     """Run the command line; return the exit status."""
     parser = _parser()
     arguments = parser.parse_args()
+    if "out" in arguments and arguments.out is None:
+        arguments.out = RUNS / arguments.suite
     try:
         match arguments.command:
             case "run":

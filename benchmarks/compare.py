@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,12 @@ LEARNED = "learned"
 PRIMARY = ((LEARNED, "heuristic"), (LEARNED, "wait"), ("heuristic", "wait"))
 """Named before any run, on every task; `SEARCHED` on top, on CifarVaried."""
 SEARCHED = (LEARNED, "random_search")
+SECONDARY = ((LEARNED, "fixed_schedule"), SEARCHED)
+"""Named later, where they are not primary: the schedules that know the task but do not look."""
+ORDER = ("wait", "random", "periodic", "heuristic", "fixed_schedule", "random_search", LEARNED)
+"""Of groups in tables and pictures; policies of other tasks come next, and twins last."""
+FEWEST = 10
+"""Seeds that settle something: with fewer a bootstrap is too sure."""
 MARGIN = 1.0
 """Points of test accuracy that the learned controller may lose to the final structure trained from scratch."""
 SHARE = 0.70
@@ -36,6 +43,19 @@ def group(row: Row) -> str:
     return row.controller
 
 
+def rank(name: str) -> tuple[int, str]:
+    """Orders groups as `ORDER` says."""
+    return (ORDER.index(name), "") if name in ORDER else (len(ORDER) + (suites.copies(name) is not None), name)
+
+
+def _world(row: Row) -> str:
+    """The data and the arguments of an episode, but for its length: twins at equal FLOPs have another."""
+    provenance, arguments = json.loads(row.provenance), json.loads(row.arguments)
+    if row.controller.startswith(f"{suites.STATIC_FLOPS}:"):
+        arguments.pop("episode_length", None)
+    return f"{row.suite} {json.dumps(arguments, sort_keys=True)} on {provenance['dataset']} {provenance['digest'][:8]}"
+
+
 @dataclass(frozen=True)
 class Results:
     """The sound rows of one task, on the seeds that every controller has."""
@@ -51,8 +71,17 @@ class Results:
 
     @classmethod
     def of(cls, task: str, rows: Sequence[Row]) -> Results:
-        """Sort the rows of a task."""
+        """Sort the rows of a task.
+
+        Raises:
+            ValueError: they are of different data or arguments.
+        """
         mine = [row for row in rows if row.task == task]
+        if len(worlds := sorted({_world(row) for row in mine})) > 1:
+            raise ValueError(
+                f"the rows of {task} cannot be compared, they are of {' and of '.join(worlds)}: keep them in different "
+                "folders"
+            )
         failed = [row for row in mine if row.error_code]
         runs: dict[str, dict[int, Row]] = {}
         for row in mine:
@@ -70,7 +99,7 @@ class Results:
                 continue  # one policy by two names is one run
             seen.add((name, policy))
             groups.setdefault(name, []).append(rows_of)
-        return cls(task, seeds, groups, failed, incomplete)
+        return cls(task, seeds, dict(sorted(groups.items(), key=lambda item: rank(item[0]))), failed, incomplete)
 
     @property
     def name(self) -> str:
@@ -98,15 +127,15 @@ class Comparison:
     b: str
     difference: Estimate
     improvement: Estimate
-    """Probability of improvement; its p-value is against 1/2."""
+    """Probability of improvement."""
     runs: int
     p: float
     """Of the difference; of a primary comparison, corrected for how many there are on the task."""
 
     @property
     def settled(self) -> bool:
-        """The corrected p-value is below 5 %."""
-        return self.p < 0.05
+        """The p-value is below 5 %, on seeds enough."""
+        return self.p < 0.05 and self.difference.seeds >= FEWEST
 
     def words(self) -> str:
         """What may be said."""
@@ -139,6 +168,12 @@ def comparisons(results: Results) -> list[Comparison]:
     return [replace(c, p=corrected[f"{c.a} - {c.b}"]) for c in found]
 
 
+def secondary(results: Results) -> list[Comparison]:
+    """The learned policy against schedules, where that was not named beforehand; nothing is corrected."""
+    named = {(c.a, c.b) for c in comparisons(results)}
+    return [compared(results, a, b) for a, b in SECONDARY if {a, b} <= set(results.groups) and (a, b) not in named]
+
+
 def transfers(results: Results) -> list[Comparison]:
     """Policies trained on other tasks against WAIT, and against those trained on this one; nothing is corrected."""
     others = [name for name in results.groups if name.startswith(f"{LEARNED} on ")]
@@ -149,30 +184,34 @@ def compared(results: Results, a: str, b: str) -> Comparison:
     """Two groups, with an uncorrected p-value."""
     sides = results.scores(a, RETURN, 100.0), results.scores(b, RETURN, 100.0)
     difference = estimate(statistics.mean_difference, *sides)
-    improvement = estimate(statistics.probability_of_improvement, *sides, null=0.5)
+    improvement = estimate(statistics.probability_of_improvement, *sides)
     return Comparison(a, b, difference, improvement, len(sides[0]), difference.p)
 
 
-def non_inferior(results: Results, name: str = LEARNED) -> str | None:
-    """Whether a controller loses at most `MARGIN` points of test accuracy to its final structure, at what cost.
+def matched(results: Results, static: str) -> Results:
+    """The learned policy and its twins of one kind, run by run: those of its runs that have twins."""
+    twins = {suites.copies(run[0].controller): run for run in results.groups[static]}
+    mine = [run for run in results.groups[LEARNED] if run[0].controller in twins]
+    return replace(results, groups={LEARNED: mine, static: [twins[run[0].controller] for run in mine]})
+
+
+def non_inferior(results: Results) -> str | None:
+    """Whether the learned policy loses at most `MARGIN` points of test accuracy to its final structure, at what cost.
 
     Of several training runs those count whose final structures were trained, each against its own.
     """
-    static = f"{suites.STATIC}:{name}"
-    if name not in results.groups or static not in results.groups:
+    static = f"{suites.STATIC}:{LEARNED}"
+    if not {LEARNED, static} <= set(results.groups):
         return None
-    twins = {suites.copies(run[0].controller): run for run in results.groups[static]}
-    mine = [run for run in results.groups[name] if run[0].controller in twins]
-    theirs = [twins[run[0].controller] for run in mine]
-    results = replace(results, groups={name: mine, static: theirs})
-    difference = estimate(statistics.mean, results.scores(name, TEST, 100.0) - results.scores(static, TEST, 100.0))
-    share = results.mean(name, "flops_total") / results.mean(static, "flops_total")
-    verdict = "is not inferior" if difference.low > -MARGIN else "may be inferior"
+    results = matched(results, static)
+    difference = estimate(statistics.mean, results.scores(LEARNED, TEST, 100.0) - results.scores(static, TEST, 100.0))
+    share = results.mean(LEARNED, "flops_total") / results.mean(static, "flops_total")
+    verdict = "is not" if difference.low > -MARGIN else "is" if difference.high < -MARGIN else "may be"
     cheap = "which is" if share <= SHARE else "which is not"
     return (
-        f"{called(name, len(mine))} {verdict} to its final structure trained from scratch: {difference} points of test "
-        f"accuracy on {len(results.seeds)} seeds (margin {MARGIN:g}) with {share:.0%} of its FLOPs, {cheap} at most "
-        f"{SHARE:.0%}."
+        f"{called(LEARNED, len(results.groups[LEARNED]))} {verdict} inferior to its final structure trained from "
+        f"scratch: {difference} points of test accuracy on {len(results.seeds)} seeds (margin {MARGIN:g}) with "
+        f"{share:.0%} of its FLOPs, {cheap} at most {SHARE:.0%}."
     )
 
 
@@ -186,12 +225,19 @@ def place(results: Results, name: str) -> tuple[float, float, float]:
     return results.mean(name, TEST), -results.mean(name, "flops_total"), results.mean(name, "stability")
 
 
-def dominated(results: Results, name: str = LEARNED) -> list[str]:
-    """The controls that are on average at least as good as `name` in quality, cost and stability, and better in one."""
-    if name not in results.groups:
+def dominated(results: Results) -> list[str]:
+    """The controls that are on average at least as good as the learned policy in everything, and better in something.
+
+    Twins are held against those runs whose twins they are.
+    """
+    if LEARNED not in results.groups:
         return []
-    mine = place(results, name)
-    return [other for other in controls(results) if statistics.dominates(place(results, other), mine)]
+    found = []
+    for other in controls(results):
+        pair = matched(results, other) if suites.copies(other) == LEARNED else results
+        if statistics.dominates(place(pair, other), place(pair, LEARNED)):
+            found.append(other)
+    return found
 
 
 def return_on_growth(results: Results, name: str) -> float | None:

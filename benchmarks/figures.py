@@ -13,60 +13,79 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import statistics
-from benchmarks.compare import RETURN, TEST, Results, place
+from benchmarks.compare import RETURN, TEST, Results, rank
 from benchmarks.episodes import Row
 from esper_agents.pictures import draw_lives
 from esper_agents.runner import EpisodeRecord
 from esper_env import EsperEnv
 
-CYCLE = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
-    *("#999999", "#F0E442", "#7F3C8D", "#8B4513", "#2F4F4F", "#B8E186"),
-)
-"""Okabe and Ito's palette and some more."""
-FRONT = "means with 95 % intervals; circles: nothing else is better in accuracy, FLOPs and stability"
+STYLES = {
+    "wait": ("#7F7F7F", "o"),
+    "random": ("#CC79A7", "v"),
+    "periodic": ("#56B4E9", "^"),
+    "heuristic": ("#E69F00", "s"),
+    "fixed_schedule": ("#009E73", "D"),
+    "random_search": ("#0072B2", "P"),
+    "learned": ("#D55E00", "*"),
+    "learned on CifarBaseline": ("#8B4513", "<"),
+    "learned on CifarVaried": ("#B8860B", ">"),
+    "learned on FashionBaseline": ("#7F3C8D", "X"),
+    "static_final:learned": ("#000000", "d"),
+    "static_flops:learned": ("#2F4F4F", "h"),
+}
+"""Colour and marker of the groups that are evaluated, the same in every picture; mostly Okabe and Ito's palette."""
+SPARE = ("#1F77B4", "#E377C2", "#17BECF", "#8C564B", "#BCBD22")
 
 
-def colours(results: Results) -> dict[str, str]:
-    """A colour for each group, the same in every picture of a task."""
-    return {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(results.groups)}
+def styles(results: Results) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each group."""
+    others = [name for name in results.groups if name not in STYLES]
+    return {name: STYLES.get(name) or (SPARE[others.index(name) % len(SPARE)], "p") for name in results.groups}
 
 
 def frontier(results: Results, path: Path) -> None:
     """Quality against cost, twice: total FLOPs, and parameters."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    quality_against(left, results, "flops_total", "total FLOPs of an episode")
+    shown = quality_against(left, results, "flops_total", "total FLOPs of an episode")
     quality_against(right, results, "params", "parameters at the end")
-    figure.suptitle(f"{results.task}: {FRONT}")
-    figure.savefig(path, dpi=90)
+    _finish(figure, shown, results.task, path)
 
 
 def overview(tasks: Sequence[Results], path: Path) -> None:
     """Quality against FLOPs, a panel for each task."""
-    figure = Figure(figsize=(max(8.0, 5.5 * len(tasks)), 5), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 4.8 * len(tasks)), 5.2), layout="constrained")
+    shown: dict[str, Any] = {}
     for axes, results in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
-        quality_against(axes, results, "flops_total", "total FLOPs of an episode")
-        axes.set_title(f"{results.task}, {len(results.seeds)} seeds")
-    figure.suptitle(FRONT)
+        shown |= quality_against(axes, results, "flops_total", "total FLOPs of an episode")
+        axes.set_title(f"{results.name}, {len(results.seeds)} seeds")
+    _finish(figure, {name: shown[name] for name in sorted(shown, key=rank)}, "Quality and cost", path)
+
+
+def _finish(figure: Figure, shown: dict[str, Any], title: str, path: Path) -> None:
+    figure.suptitle(f"{title}: means with 95 % intervals; grey line: the best accuracy for the cost", fontsize=11)
+    figure.legend([*shown.values()], [*shown], loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     figure.savefig(path, dpi=90)
 
 
-def quality_against(axes: Axes, results: Results, field: str, label: str) -> None:
-    """Draw every group's test accuracy against a field."""
-    front = statistics.front({name: place(results, name) for name in results.groups})
-    places = {name: results.mean(name, field) for name in results.groups}
-    far = min(places.values()) + 0.8 * np.ptp([*places.values()])
-    for name, colour in colours(results).items():
-        quality, x = results.points(name, TEST), places[name]
-        bars = [[quality.value - quality.low], [quality.high - quality.value]]
-        axes.errorbar(x, quality.value, yerr=bars, fmt="o" if name in front else "x", color=colour, capsize=3)
-        side, shift = ("right", -5) if x > far else ("left", 5)  # the text stays within the axes
-        where: Any = {"xytext": (shift, 4), "textcoords": "offset points", "ha": side}
-        axes.annotate(name, (x, quality.value), fontsize=8, color=colour, **where)
-    axes.set(xlabel=label, ylabel="test accuracy, %")
+def quality_against(axes: Axes, results: Results, field: str, label: str) -> dict[str, Any]:
+    """Draw every group's test accuracy over WAIT's of the same seed against a field; return what a legend shows."""
+    base, told = (results.scores("wait", TEST, 100.0), " over WAIT's") if "wait" in results.groups else (0.0, "")
+    points, shown = [], {}
+    for name, (colour, marker) in styles(results).items():
+        gain = statistics.estimate(statistics.mean, results.scores(name, TEST, 100.0) - base)
+        x = results.mean(name, field)
+        bars = [[gain.value - gain.low], [gain.high - gain.value]]
+        size = 12 if marker == "*" else 7
+        look: Any = {"color": colour, "ms": size, "mec": "white", "mew": 0.6, "capsize": 2, "elinewidth": 1}
+        shown[name] = axes.errorbar(x, gain.value, yerr=bars, fmt=marker, **look)
+        points.append((x, gain.value))
+    points.sort()
+    heights = np.maximum.accumulate([y for _, y in points])
+    axes.step([x for x, _ in points], heights, where="post", color="#BBBBBB", lw=1, zorder=0)
+    axes.set(xlabel=label, ylabel=f"test accuracy{told}, {'points' if told else '%'}")
     axes.grid(alpha=0.25)
-    axes.margins(x=0.2)
+    return shown
 
 
 def intervals(results: Results, path: Path) -> None:
@@ -80,7 +99,7 @@ def intervals(results: Results, path: Path) -> None:
         below = results.scores(base, field, 100.0)
         for y, name in enumerate(names):
             mine = results.scores(name, field, 100.0)
-            colour = colours(results)[name]
+            colour, _ = styles(results)[name]
             for i, run in enumerate(mine):
                 height = y + (i + 1) * 0.5 / (len(mine) + 1) - 0.1
                 axes.plot(
@@ -109,7 +128,7 @@ def profiles(results: Results, path: Path) -> None:
     scores = {name: results.scores(name, "episode_return", 100.0) for name in results.groups}
     every = np.concatenate([s.ravel() for s in scores.values()])
     thresholds = np.linspace(every.min() - 0.5, every.max() + 0.5, 200)
-    for name, colour in colours(results).items():
+    for name, (colour, _) in styles(results).items():
         axes.plot(thresholds, statistics.profile(scores[name], thresholds.tolist()), color=colour, label=name)
     axes.set(xlabel="return, points", ylabel="share of episodes above", title=f"{results.task}: performance profiles")
     axes.grid(alpha=0.25)
@@ -124,7 +143,7 @@ def curves(results: Results, path: Path) -> None:
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
     panels: Any = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    for axes, (name, colour) in zip(panels.flat, colours(results).items(), strict=False):
+    for axes, (name, (colour, _)) in zip(panels.flat, styles(results).items(), strict=False):
         drawn = [100 * np.array(json.loads(row.curve)) for run in results.groups[name] for row in run]
         for curve in drawn:
             axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, alpha=0.2, lw=0.6)

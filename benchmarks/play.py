@@ -25,11 +25,14 @@ def play_all(jobs: Sequence[Job], path: Path, workers: int, title: str) -> list[
         The rows of all of `jobs`, in their order.
 
     Raises:
-        ValueError: a row is of another policy, schedule or structure with the same name. Nothing has been run then.
+        ValueError: a row is of another suite, or of another policy, schedule or structure with the same name. Nothing
+            has been run then.
         ExceptionGroup: what the episodes that could not be played raised; all others have been played.
     """
     rows = {row.key: row for row in episodes.read(path)}
     for job in jobs:
+        if others := {row.suite for row in rows.values()} - {job.suite}:
+            raise ValueError(f"{path} has rows of suite {', '.join(sorted(others))}; choose another folder with --out")
         row = rows.get(job.key)
         if row is not None and (row.controller_hash, row.options) != (job.hash, json.dumps(job.options)):
             raise ValueError(

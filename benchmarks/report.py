@@ -23,6 +23,7 @@ from benchmarks.compare import (
     non_inferior,
     place,
     return_on_growth,
+    secondary,
     transfers,
 )
 from benchmarks.episodes import Row, read
@@ -39,6 +40,8 @@ td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; }
 """
 WAIT = "wait"
+GAP = 2.0
+"""Points between the references that normalised scores need."""
 ROOT = Path(__file__).parents[1]
 CORNER = (0.1, 10.0, 0.0)
 """What the hypervolume is measured from: test accuracy of guessing, ten times WAIT's FLOPs, no stability."""
@@ -60,15 +63,32 @@ HEAD = (
 )
 
 
-def normalised(results: Results, name: str) -> str:
-    """Test accuracy between that of WAIT, 0, and that of conv_light everywhere from the start, 1; "" if unknown."""
+def reference(results: Results) -> dict[str, float] | None:
+    """What `references` measured on the task: test accuracies in points, and the interval of their difference."""
     known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
     arguments = next(iter(results.groups.values()))[0][0].arguments
-    reference = known.get(f"{results.task} {arguments}")
-    if reference is None or reference["low"] <= 2.0:
+    found: dict[str, float] | None = known.get(f"{results.task} {arguments}")
+    return found
+
+
+def normalised(results: Results, name: str) -> str:
+    """Test accuracy between that of WAIT, 0, and that of conv_light everywhere from the start, 1; "" if unknown."""
+    found = reference(results)
+    if found is None or found["low"] <= GAP:
         return ""
-    low, high = reference["wait"], reference["static"]
-    return f"{(100 * results.mean(name, TEST) - low) / (high - low):.2f}"
+    return f"{(100 * results.mean(name, TEST) - found['wait']) / (found['static'] - found['wait']):.2f}"
+
+
+def scale(results: Results) -> str:
+    """What normalised scores are measured by, or why there are none."""
+    found = reference(results)
+    if found is None:
+        return "No normalised scores: `python -m benchmarks references` was not run for this task."
+    gap = f"{found['static'] - found['wait']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    which = f"WAIT's test accuracy, {found['wait']:.2f} %, and that of conv_light everywhere, {found['static']:.2f} %"
+    if found["low"] <= GAP:
+        return f"No normalised scores: between {which}, lie {gap} points; the interval should be above {GAP:g}."
+    return f"Normalised scores are 0 at the first and 1 at the second of {which}; {gap} points lie between."
 
 
 def table(results: Results) -> list[list[str]]:
@@ -102,14 +122,15 @@ def table(results: Results) -> list[list[str]]:
 def sentences(results: Results) -> list[str]:
     """What is settled and what is not, in words."""
     said = [comparison.words() for comparison in comparisons(results)]
+    said += [f"Not named beforehand, not corrected: {comparison.words()}" for comparison in secondary(results)]
     said += [s for s in (non_inferior(results),) if s is not None]
     better = dominated(results)
     if LEARNED in results.groups:
         by = f"dominated in quality, cost and stability by {', '.join(better)}" if better else "dominated by no control"
         said.append(f"{called(LEARNED, len(results.groups[LEARNED]))} is {by}.")
-    said += [f"Transfer: {comparison.words()}" for comparison in transfers(results)]
+    said += [f"Transfer, not corrected: {comparison.words()}" for comparison in transfers(results)]
     points = {name: place(results, name) for name in results.groups}
-    said.append(f"On the front of quality, cost and stability: {', '.join(statistics.front(points))}.")
+    said.append(f"By their means on the front of quality, cost and stability: {', '.join(statistics.front(points))}.")
     if WAIT in points:
         unit = -points[WAIT][1]
         volume = statistics.hypervolume(
@@ -120,6 +141,7 @@ def sentences(results: Results) -> list[str]:
             f"Hypervolume of all: {volume:.3f}, from a test accuracy of {CORNER[0]:g}, {CORNER[1]:g} times WAIT's "
             f"FLOPs and a stability of {CORNER[2]:g}."
         )
+    said.append(scale(results))
     if results.incomplete:
         lacks = ", ".join(f"{name} lacks {count}" for name, count in results.incomplete.items())
         said.append(f"Left out, since not every controller has a row of them: seeds ({lacks}).")
@@ -192,8 +214,10 @@ def rows_of(folder: Path, tasks: Sequence[str] = ()) -> list[Row]:
 
 
 def by_task(rows: Sequence[Row]) -> list[Results]:
-    """The results of each task, in the order of the rows."""
-    return [Results.of(task, rows) for task in dict.fromkeys(row.task for row in rows)]
+    """The results of each task, in the order of the suites, then of the rows."""
+    order = [task.id for tasks in suites.SUITES.values() for task in tasks]
+    there = {row.task for row in rows}
+    return [Results.of(task, rows) for task in dict.fromkeys([*order, *(row.task for row in rows)]) if task in there]
 
 
 def summary(results: Results) -> str:

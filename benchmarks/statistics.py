@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95 % interval, and the two-sided bootstrap p-value of its being `null`."""
+    """A statistic with its 95 % interval, and the two-sided bootstrap p-value of its being 0."""
 
     value: float
     low: float
@@ -49,17 +49,12 @@ def as_scores(values: Sequence[float] | Sequence[Sequence[float]] | Scores) -> S
     return scores
 
 
-def estimate(
-    statistic: Callable[..., Scores], *sides: Scores, null: float = 0.0, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+def estimate(statistic: Callable[..., Scores], *sides: Scores) -> Estimate:
     """A statistic of one or several sides with the same seeds.
 
     Args:
         statistic: of as many arrays (..., runs, seeds) as there are sides, for each of what comes before.
         sides: what was measured.
-        null: the value that the p-value speaks of.
-        resamples: of the bootstrap.
-        seed: of its draws.
 
     Raises:
         ValueError: the sides have different numbers of seeds.
@@ -68,13 +63,13 @@ def estimate(
     if len(seeds) != 1:
         raise ValueError(f"the sides are no pairs: they have {sorted(seeds)} seeds")
     (count,) = seeds
-    rng = np.random.default_rng(seed)
-    columns = rng.integers(count, size=(resamples, 1, count))
-    drawn = statistic(*(side[rng.integers(len(side), size=(resamples, len(side), 1)), columns] for side in sides))
+    rng = np.random.default_rng(0)
+    columns = rng.integers(count, size=(RESAMPLES, 1, count))
+    drawn = statistic(*(side[rng.integers(len(side), size=(RESAMPLES, len(side), 1)), columns] for side in sides))
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    below, above = np.sum(drawn <= null), np.sum(drawn >= null)
-    p = min(1.0, 2.0 * (1.0 + min(below, above)) / (1.0 + resamples))
+    below, above = np.sum(drawn <= 0.0), np.sum(drawn >= 0.0)
+    p = min(1.0, 2.0 * (1.0 + min(below, above)) / (1.0 + RESAMPLES))
     return Estimate(float(statistic(*sides)), float(low), float(high), float(p), count)
 
 

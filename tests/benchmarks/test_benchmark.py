@@ -128,6 +128,12 @@ def test_growing_late_is_held_against_the_same_network_at_the_same_cost(tmp_path
         when.report()
 
 
+def test_rows_of_another_suite_are_not_added_to(tmp_path):
+    episodes.append(tmp_path / "rows.csv", replace(episodes.play(planted()), suite="full"))
+    with pytest.raises(ValueError, match="has rows of suite full; choose another folder with --out"):
+        play.play_all([planted()], tmp_path / "rows.csv", 1, "smoke")
+
+
 def test_rows_of_another_schedule_are_not_gone_on_with(tmp_path):
     job = planted()
     episodes.append(tmp_path / "rows.csv", episodes.play(job))
@@ -258,7 +264,7 @@ def test_training_runs_are_grouped_and_transfer_is_kept_apart(base):
     assert runs == {"wait": 1, "learned": 2, "learned on Tiny": 1, "static_final:learned": 1}
     assert results.scores("learned", "episode_return").tolist() == [[0.3, 0.4], [0.5, 0.6]]
     said = "\n".join(report.sentences(results))
-    assert "Transfer: Not settled: this policy (learned on Tiny) against wait, +5.00" in said
+    assert "Transfer, not corrected: Not settled: this policy (learned on Tiny) against wait, +5.00" in said
     assert "dominated by no control" in said
 
 
@@ -283,8 +289,42 @@ def test_runs_are_held_against_their_own_twins(base):
     for i, level in reversed(list(enumerate((0.60, 0.62, 0.64)))):
         twin = {"controller_hash": str(i), **trained}
         rows += made(base, f"static_final:learned:{i}", [level + 0.002, level + 0.012], **twin)
-    said = compare.non_inferior(compare.Results.of("Esper/CifarVaried-v0", rows))
+    results = compare.Results.of("Esper/CifarVaried-v0", rows)
+    said = compare.non_inferior(results)
     assert "learned is not inferior to its final structure trained from scratch: -0.20 [-0.20, -0.20]" in said
+    assert compare.dominated(results) == ["static_final:learned"]
+    below = [replace(row, test_accuracy=row.test_accuracy - 0.003) for row in rows[6:8]]
+    assert compare.dominated(compare.Results.of("Esper/CifarVaried-v0", rows[:6] + below)) == []
+    lost = [replace(row, test_accuracy=row.test_accuracy + 0.02) for row in rows[6:]]
+    assert "learned is inferior to its final" in compare.non_inferior(
+        compare.Results.of("Esper/CifarVaried-v0", rows[:6] + lost)
+    )
+
+
+def test_few_seeds_settle_nothing(base):
+    few = made(base, "wait", np.linspace(0.1, 0.2, 9)) + made(base, "heuristic", np.linspace(0.2, 0.3, 9))
+    (comparison,) = compare.comparisons(compare.Results.of(few[0].task, few))
+    assert comparison.p < 0.05 and comparison.words().startswith("Not settled: heuristic against wait, +10.00")
+
+
+def test_schedules_are_held_against_the_policy_too(base):
+    trained = {"trained_on": "Esper/CifarVaried-v0"}
+    rows = made(base, "random_search", [0.5] * 10) + made(base, "fixed_schedule", [0.55] * 10)
+    rows += made(base, "learned:a", [0.52] * 10, **trained)
+    said = report.sentences(compare.Results.of(rows[0].task, rows))
+    assert said[0].startswith("Settled: this policy (learned) is better than random_search, +2.00")
+    assert said[1].startswith(
+        "Not named beforehand, not corrected: Settled: this policy (learned) is worse than fixed_"
+    )
+    assert sum("random_search," in sentence for sentence in said) == 1
+
+
+def test_rows_of_different_data_are_not_compared(base):
+    rows = made(base, "wait", [0.1, 0.2])
+    real = json.dumps(json.loads(base.provenance) | {"dataset": "cifar10"})
+    for other in ({"provenance": real}, {"arguments": '{"episode_length": 60}'}, {"suite": "full"}):
+        with pytest.raises(ValueError, match=r"cannot be compared.*keep them in different folders"):
+            compare.Results.of(rows[0].task, [rows[0], replace(rows[1], **other)])
 
 
 def test_seeds_that_some_controller_lacks_are_counted(base):
@@ -341,10 +381,13 @@ def test_scores_are_normalised_by_references_that_differ_enough(tmp_path, here, 
     assert {row.seed for row in episodes.read(tmp_path / references.ROWS)} == {1_000_000, 1_000_001}
     key = f"{TINY.id} {json.dumps(TINY.arguments, sort_keys=True)}"
     results = compare.Results.of(TINY.id, made(base, "wait", [0.3, 0.3], TINY.id))
-    for gap, expected in ((20.0, "0.50"), (1.0, "")):
+    for gap, expected, said in ((20.0, "0.50", "20.00 [20.00, 30.00] points lie between"), (1.0, "", "above 2.")):
         figures_of = {"wait": 20.0, "static": 40.0, "low": gap, "high": 30.0}
         file.write_text(json.dumps({key: figures_of}))
         assert report.normalised(results, "wait") == expected
+        assert said in report.scale(results)
+    file.unlink()
+    assert report.scale(results).startswith("No normalised scores: `python -m benchmarks references` was not run")
     assert known["low"] <= known["static"] - known["wait"] <= known["high"]
 
 
@@ -379,10 +422,10 @@ def test_results_are_published_on_the_project_s_pages(tmp_path, base, monkeypatc
         "|  | CifarBaseline, 2 seeds | CifarVaried, 2 seeds |",
         "| --- | --- | --- |",
         "| wait | 55.00 | 55.00 |",
-        "| learned | +3.00 [+3.00, +3.00] | +3.00 [+3.00, +3.00] |",
         "| random | +0.00 [+0.00, +0.00] |  |",
+        "| learned | +3.00 [+3.00, +3.00] | +3.00 [+3.00, +3.00] |",
     ]
-    assert readme.endswith("After.\n") and "### CifarVaried" in page and "better than wait" in page
+    assert readme.endswith("After.\n") and "### CifarVaried" in page and "learned) against wait, +3.00" in page
     assert (tmp_path / "docs" / "benchmark.png").stat().st_size > 8_000
 
     monkeypatch.setattr("sys.argv", ["benchmarks", "report", str(tmp_path), "--publish", "--tasks", "CifarVaried"])
@@ -426,8 +469,8 @@ def test_the_command_plays_and_verifies(tmp_path, monkeypatch, capsys):
     options = ["--controllers", "wait", "--seeds", "0:1", "--workers", "1"]
     monkeypatch.setattr("sys.argv", ["benchmarks", "run", "--suite", "smoke", *options])
     assert command.main() == 0
-    monkeypatch.setattr("sys.argv", ["benchmarks", "verify", "runs/benchmark", "--row", "0"])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "verify", "runs/smoke", "--row", "0"])
     assert command.main() == 0 and "the same" in capsys.readouterr().out
-    rows = tmp_path / "runs" / "benchmark" / "rows.csv"
+    rows = tmp_path / "runs" / "smoke" / "rows.csv"
     rows.write_text(rows.read_text().replace(',"[0, 0, ', ',"[1, 0, '))
     assert command.main() == 1 and "DIFFERS" in capsys.readouterr().out
