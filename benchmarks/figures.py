@@ -64,7 +64,8 @@ def overview(tasks: Sequence[Results], path: Path) -> None:
 
 def _finish(figure: Figure, shown: dict[str, Any], title: str, path: Path) -> None:
     figure.suptitle(f"{title}: means with 95 % intervals; grey line: the best accuracy for the cost", fontsize=11)
-    figure.legend([*shown.values()], [*shown], loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    columns = int(figure.get_figwidth() / 2)
+    figure.legend([*shown.values()], [*shown], loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     figure.savefig(path, dpi=90)
 
 
