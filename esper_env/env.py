@@ -32,6 +32,8 @@ Observation = NDArray[np.float32]
 RESET_OPTIONS = ("instance", "structure")
 STEP_FAILED = 1
 """`error_code` of an episode that an exception ended."""
+_UNFIT = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What restoring a state of another version may raise."""
 
 
 @contextmanager
@@ -226,6 +228,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         self.value = 1.0 / self.data.num_classes
         self._report: EpochReport | None = None
         self._last_observation = self._observe()
+        self._done = False
         info = self._info(legal=True)
         info["instance"] = instance.to_array()
         return self._last_observation.copy(), info
@@ -248,6 +251,9 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
                 reward, info = self._advance(executed, legal)
             except Exception as error:  # one broken episode must not end the others of a vector environment
                 reward, info = self._fail(error)
+            except BaseException:  # an interrupted epoch is neither done nor undone
+                self._done = True
+                raise
         return self._last_observation.copy(), reward, self._done, False, info
 
     def render(self) -> Any:
@@ -340,9 +346,9 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         before = dict(vars(self))
         try:
             self._restore(tensors, values)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except BaseException as error:
             vars(self).update(before)
-            if isinstance(error, StateError):
+            if isinstance(error, StateError) or not isinstance(error, _UNFIT):
                 raise
             raise StateError(
                 f"the state does not fit this version of esper_env: {type(error).__name__}: {error}"
@@ -379,17 +385,19 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     def _begin(self, instance: Instance, episode_seed: int, structure: Sequence[Structure]) -> None:
         settings = self.settings
         self.data = settings.load()
-        self._episode = Episode(
+        episode = Episode(
             lambda: settings.task.host(instance),
             self.data,
             settings.episode_config(instance, self.data),
             episode_seed,
             structure,
         )
+        self._done = True  # until the caller has put the rest in place, too: it may be interrupted
+        self._episode = episode
         self.instance, self._structure = instance, tuple(structure)
         self.rent = Rent(settings, instance)
-        self.history, self.tally = History(), Tally(peak_params=total_params(self._episode.model))
-        self._done, self._error = False, None
+        self.history, self.tally = History(), Tally(peak_params=total_params(episode.model))
+        self._error = None
 
     def _decode(self, action: Any) -> int:
         if isinstance(action, np.ndarray) and action.size == 1 and action.ndim == 0:
