@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, SupportsFloat
 
@@ -25,6 +24,7 @@ from esper_env.state import StateError, pack, unpack
 from esper_env.tasks import Instance, get_task
 from esper_env.tolaria.episode import Episode, EpochReport, Settlement, Structure
 from esper_env.tolaria.governor import MAX_ROLLBACKS
+from esper_env.torch_mode import own_torch_mode
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +34,6 @@ STEP_FAILED = 1
 """`error_code` of an episode that an exception ended."""
 _UNFIT = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
 """What restoring a state of another version may raise."""
-
-
-@contextmanager
-def _own_torch_mode() -> Iterator[None]:
-    """One intra-op thread, autograd on, autocast off; the caller's settings afterwards."""
-    threads = torch.get_num_threads()
-    if threads != 1:
-        torch.set_num_threads(1)
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        if threads != 1:
-            torch.set_num_threads(threads)
 
 
 class EsperEnv(gymnasium.Env[Observation, np.int64]):
@@ -223,7 +209,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         instance = self.settings.task.draw(self.np_random)
         instance = instance.pinned((options or {}).get("instance") or {})
         episode_seed = int(self.np_random.integers(2**63 - 1))
-        with _own_torch_mode():
+        with own_torch_mode():
             self._begin(instance, episode_seed, structure)
         self.value = 1.0 / self.data.num_classes
         self._report: EpochReport | None = None
@@ -246,7 +232,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         mask = self.action_masks()
         legal = bool(mask[asked])
         executed = self.action_table[asked] if legal else WAIT
-        with _own_torch_mode():
+        with own_torch_mode():
             try:
                 reward, info = self._advance(executed, legal)
             except Exception as error:  # one broken episode must not end the others of a vector environment
@@ -342,10 +328,10 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             StateError: the bytes are foreign or damaged, or come from an environment with other arguments or
                 other data. This environment is then as it was.
         """
-        tensors, values = unpack(state)
         before = dict(vars(self))
         try:
-            self._restore(tensors, values)
+            with own_torch_mode():
+                self._restore(*unpack(state))
         except BaseException as error:
             vars(self).update(before)
             if isinstance(error, StateError) or not isinstance(error, _UNFIT):
@@ -371,9 +357,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         if self.settings.load().digest != values["digest"]:
             raise StateError("the state comes from an environment with other data: the digests differ")
         structure = tuple(Structure(s["slot"], s["blueprint"], Style(s["style"])) for s in values["structure"])
-        with _own_torch_mode():
-            self._begin(Instance(**values["instance"]), values["episode"]["seed"], structure)
-            self.episode.load(tensors, values["episode"])
+        self._begin(Instance(**values["instance"]), values["episode"]["seed"], structure)
+        self.episode.load(tensors, values["episode"])
         self.np_random = np.random.Generator(np.random.PCG64())
         self.np_random.bit_generator.state = values["np_random"]
         self.history = History.from_state(values["history"])

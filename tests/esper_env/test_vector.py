@@ -241,6 +241,18 @@ def test_the_callers_thread_count_stays():
     assert torch.get_num_threads() == 2
 
 
+def test_the_callers_default_dtype_neither_matters_nor_changes():
+    envs = native(4, workers=4)
+    try:
+        torch.set_default_dtype(torch.float64)
+        got = vector_record(envs, STEPS)
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    envs.close()
+    assert_same(native_record("NextStep", 4, 4), got)
+
+
 # -- bad input -------------------------------------------------------------------------------------------
 
 
