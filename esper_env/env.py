@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
 import time
@@ -32,6 +33,9 @@ Observation = NDArray[np.float32]
 RESET_OPTIONS = ("instance", "structure")
 STEP_FAILED = 1
 """`error_code` of an episode that an exception ended."""
+_OF_AN_EPISODE = {"_done", "_episode", "_error", "_last_observation", "_report", "_structure"}
+_OF_AN_EPISODE |= {"data", "history", "instance", "rent", "tally", "value"}
+"""Attributes that `set_state` restores."""
 _UNFIT = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
 """What restoring a state of another version may raise."""
 
@@ -341,10 +345,20 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             ) from error
 
     def fork(self) -> EsperEnv:
-        """Return an independent copy of this environment, in the same state."""
-        copy = EsperEnv(**self.arguments)
-        copy.set_state(self.get_state())
-        return copy
+        """Return an independent copy of this environment, in the same state, as `copy.deepcopy` does."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles are made of: the state as bytes in place of the running episode."""
+        plain = {name: value for name, value in vars(self).items() if name not in _OF_AN_EPISODE}
+        return plain | {"state": None if self._episode is None else self.get_state()}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        """Restore what `__getstate__` returned."""
+        state = values.pop("state")
+        vars(self).update(values, _episode=None, _done=False)
+        if state is not None:
+            self.set_state(state)
 
     # -- inside --------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from esper_env import data
+from esper_env import EsperEnv, data
 from esper_env.tolaria import datasets, readers
 from esper_env.tolaria.datasets import DataNotFoundError, EsperDataWarning, load_data, resolve_data
 from esper_env.tolaria.readers import DataFormatError, read_idx
@@ -103,6 +103,15 @@ def test_a_relative_root_is_made_absolute(monkeypatch, tmp_path):
     folder = write_cifar(tmp_path / "here")
     monkeypatch.chdir(tmp_path)
     assert resolve_data("cifar10", preferred="cifar10", data_root="here").folder == str(folder)
+
+
+def test_a_fork_uses_the_same_data_wherever_the_process_has_gone(monkeypatch, tmp_path):
+    write_fashion(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    env = EsperEnv("fashion_baseline", data_root="here", samples_per_epoch=16, val_samples=6, batch_size=8)
+    env.reset(seed=0)
+    monkeypatch.chdir("/")
+    assert env.fork().step(0)[1] == env.step(0)[1]
 
 
 def test_the_folder_of_the_files_itself_is_accepted(tmp_path):
