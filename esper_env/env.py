@@ -108,7 +108,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     ## Episode End
     *Terminated* after `episode_length` steps, after the third rollback, or when a step fails
     (`info["error_code"]` is then not 0 and the text is in `env.unwrapped.provenance["error"]`).
-    *Truncated* never; a wrapper may do so.
+    *Truncated* never; a wrapper may do so, and the episode is then not settled.
 
     A rollback is the governor's answer to a loss or weight that is not finite, to accuracy that falls back to
     chance and to a loss that diverges: the last healthy state of the network returns, without the seeds that
@@ -120,9 +120,9 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     `val_accuracy`, `params`, `host_params`, `growth`, `rent`, `flops_train`, `flops_shadow`, `flops_eval`
     (cumulative), `stages`, `blueprints` (index, -1 for none), `alphas`, `contributions` and
     `contributions_measured`, `shapley` and `shapley_measured`, `rollback`, `value`, `error_code`.
-    The reset adds `instance`. The last step adds `committed_accuracy`, `test_accuracy`, `test_loss`,
-    `fossilized`, `pruned`, `germinated`, `invalid_actions`, `peak_params`, `flops_total`, `rollbacks` and
-    `stability`.
+    The reset adds `instance`. The last step of an episode that terminates adds `committed_accuracy`,
+    `test_accuracy`, `test_loss`, `fossilized`, `pruned`, `germinated`, `invalid_actions`, `peak_params`,
+    `flops_total`, `rollbacks` and `stability`.
 
     ## Arguments
     `gymnasium.make(id, ...)` takes these by name; `docs/environment.md` has their defaults.
