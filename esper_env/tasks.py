@@ -125,6 +125,14 @@ class Task:
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Other environment arguments whose default this task changes."""
 
+    def __post_init__(self) -> None:
+        for name in ("slots", "synthetic_sizes"):  # a list will do, though a task is hashed
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        try:
+            hash(self)
+        except TypeError as error:
+            raise TypeError(f"task {self.name!r}: {error}; host and draw must be functions or frozen objects") from None
+
 
 TASKS: dict[str, Task] = {}
 

@@ -1,5 +1,7 @@
 """Bad input is an error that names the choices, before any work is done; and custom tasks."""
 
+from dataclasses import dataclass
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 from esper_env import DataNotFoundError, EsperEnv, Instance, Task, register_blueprint, register_task
 from esper_env.kasmina import BLUEPRINTS, DEFAULT_BLUEPRINTS, ConvHost
 from esper_env.tasks import BUILT_IN, TASKS, varied_instance
+from esper_env.testing import check_task
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,23 @@ def test_a_registered_task_runs_like_the_built_in_ones(registry):
     envs = gymnasium.make_vec("Mine/Two-v0", num_envs=2)
     envs.reset(seed=0)
     envs.close()
+
+
+def test_lists_in_a_task_are_as_good_as_tuples(registry):
+    task = my_task(slots=["early", "late"], synthetic_sizes=[128, 64, 64])
+    assert task == my_task()
+    check_task(task)
+    register_task(task, "Mine/Two-v0")
+    assert gymnasium.make("Mine/Two-v0").unwrapped.settings.slots == ("early", "late")
+
+
+def test_a_task_that_cannot_be_hashed_is_an_error():
+    @dataclass
+    class Host:
+        width: int = 8
+
+    with pytest.raises(TypeError, match=r"'mine'.*unhashable.*host and draw"):
+        my_task(host=Host())
 
 
 def test_a_task_may_be_registered_twice_the_same_but_not_differently(registry):
