@@ -20,7 +20,7 @@ from esper_env.info import Tally, build_info, final_info, total_params
 from esper_env.kasmina import native
 from esper_env.leyline import WAIT, Action, ObservationLayout, SlotFacts, Style, action_table, legal_mask
 from esper_env.observation import History, build_observation
-from esper_env.settings import Settings
+from esper_env.settings import Settings, arguments_there_are
 from esper_env.state import StateError, pack, unpack
 from esper_env.tasks import Instance, get_task
 from esper_env.tolaria.episode import Episode, EpochReport, Settlement, Structure
@@ -175,6 +175,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     def __init__(self, task: str, *, render_mode: str | None = None, **arguments: Any) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode={render_mode!r}: choose one of {self.metadata['render_modes']} or None")
+        arguments_there_are(arguments)
         self.settings = Settings.resolve(task=task, **{**get_task(task).defaults, **arguments})
         self.render_mode = render_mode
         self.arguments = {"task": task, "render_mode": render_mode, **arguments}

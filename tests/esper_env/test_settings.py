@@ -64,14 +64,23 @@ def test_an_unknown_task_is_an_error_naming_those_there_are():
         EsperEnv("tin")
 
 
-def test_an_unknown_argument_is_an_error():
-    with pytest.raises(TypeError, match="sample_per_epoch"):
-        tiny(sample_per_epoch=3)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sample_per_epoch", "'sample_per_epoch'; did you mean 'samples_per_epoch'.*render_mode, dataset"),
+        ("workers", r"'workers'; there are .*strict_gates$"),
+    ],
+)
+def test_an_unknown_argument_is_an_error_naming_those_there_are(name, words):
+    with pytest.raises(TypeError, match=words):
+        tiny(**{name: 3})
+    with pytest.raises(TypeError, match=f"no argument '{name}x'"):
+        gymnasium.make_vec("Esper/Tiny-v0", num_envs=1, **{f"{name}x": 3})
 
 
 def test_more_validation_images_than_there_are_is_an_error():
     with pytest.raises(ValueError, match=r"513.*512"):
-        tiny(val_samples=513).reset(seed=0)
+        tiny(val_samples=513)
 
 
 def test_a_named_data_set_that_is_absent_is_an_error(monkeypatch, tmp_path):

@@ -114,6 +114,16 @@ def test_a_fork_uses_the_same_data_wherever_the_process_has_gone(monkeypatch, tm
     assert env.fork().step(0)[1] == env.step(0)[1]
 
 
+def test_data_that_do_not_fit_are_an_error_before_they_are_read(tmp_path):
+    root = str(write_cifar(tmp_path))
+    with pytest.raises(ValueError, match="but this task takes"):
+        EsperEnv("tiny", dataset="cifar10", data_root=root)
+    with pytest.raises(ValueError, match=r"5001.*5000"):
+        EsperEnv("cifar_baseline", data_root=root, val_samples=5_001)
+    with pytest.raises(ValueError, match=r"11.*has 10 images"):  # what only reading tells
+        EsperEnv("cifar_baseline", data_root=root, val_samples=11).reset(seed=0)
+
+
 def test_the_folder_of_the_files_itself_is_accepted(tmp_path):
     folder = write_cifar(tmp_path)
     assert resolve_data("auto", preferred="cifar10", data_root=str(folder)).folder == str(folder)
