@@ -211,6 +211,29 @@ def test_a_task_may_be_registered_twice_the_same_but_not_differently(registry):
     assert gymnasium.make("Mine/Two-v0").unwrapped.settings.rent == 0.01
 
 
+def test_what_is_defined_again_unchanged_may_be_registered_again(registry):
+    cell = """
+def host(instance, unused={default}):
+    return TwoStage()
+
+def draw(rng):
+    return Instance(label_noise=0.1)
+
+register_blueprint("mine", lambda channels: nn.Conv2d(channels, channels, {kernel}, padding="same"))
+register_task(my_task(host=host, draw=draw), "Mine/Two-v0")
+"""
+    names = {name: globals()[name] for name in ("Instance", "TwoStage", "my_task", "nn", "register_blueprint")}
+    names["register_task"] = register_task
+    for _ in range(2):
+        exec(cell.format(default=1, kernel=3), names)
+        assert TASKS["mine"].host is names["host"]
+    gymnasium.make("Mine/Two-v0", blueprints=["mine"]).reset(seed=0)
+    with pytest.raises(ValueError, match="blueprint 'mine'"):
+        exec(cell.format(default=1, kernel=5), names)
+    with pytest.raises(ValueError, match="task 'mine'"):
+        exec(cell.format(default=2, kernel=3), names)
+
+
 def test_a_known_task_cannot_take_the_id_of_another(registry):
     register_task(my_task(), "Mine/Two-v0")
     with pytest.raises(ValueError, match="another id"):
