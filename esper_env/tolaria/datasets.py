@@ -174,20 +174,6 @@ def search_folders(name: str, data_root: str | None) -> tuple[Path, ...]:
     return (*(place for root in roots for place in (root / spec.subfolder, root)), *spec.packaged)
 
 
-def load_data(
-    dataset: str,
-    *,
-    preferred: str,
-    channels: int,
-    size: int,
-    sizes: tuple[int, int, int] = SYNTHETIC_SIZES,
-    data_root: str | None = None,
-) -> ImageData:
-    """`resolve_data`, then `load_resolved`; their arguments and errors."""
-    resolved = resolve_data(dataset, preferred=preferred, data_root=data_root)
-    return load_resolved(resolved, channels=channels, size=size, sizes=sizes)
-
-
 def check_shape(resolved: ResolvedData, channels: int, size: int) -> None:
     """Check, without reading it, that a data set has images of `channels` and `size`; the synthetic one always has.
 

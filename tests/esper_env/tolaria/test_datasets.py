@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from esper_env import EsperEnv, data
 from esper_env.tolaria import datasets, readers
-from esper_env.tolaria.datasets import DataNotFoundError, EsperDataWarning, load_data, resolve_data
+from esper_env.tolaria.datasets import DataNotFoundError, EsperDataWarning, load_resolved, resolve_data
 from esper_env.tolaria.readers import DataFormatError, read_idx
 
 TINY = {"preferred": "synthetic", "channels": 3, "size": 12, "sizes": (200, 50, 50)}
@@ -37,6 +37,11 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "_warned", set())
     spec = readers.REAL_DATASETS["fashion_mnist"]
     monkeypatch.setitem(readers.REAL_DATASETS, "fashion_mnist", replace(spec, packaged=()))
+
+
+def load_data(dataset, *, preferred, channels, size, data_root=None, **sizes):
+    resolved = resolve_data(dataset, preferred=preferred, data_root=data_root)
+    return load_resolved(resolved, channels=channels, size=size, **sizes)
 
 
 def write_cifar(root, per_batch=20, seed=0, protocol=2):
@@ -250,7 +255,11 @@ def test_the_digest_tells_content_and_split_apart(tmp_path):
 
 
 def test_the_digest_is_the_same_in_another_process():
-    code = f"from esper_env.tolaria.datasets import load_data; print(load_data('synthetic', **{TINY!r}).digest)"
+    arguments = {name: TINY[name] for name in ("channels", "size", "sizes")}
+    code = (
+        "from esper_env.tolaria.datasets import ResolvedData, load_resolved;"
+        f"print(load_resolved(ResolvedData('synthetic', None), **{arguments!r}).digest)"
+    )
     environment = {
         "PYTHONHASHSEED": "1",
         "OMP_NUM_THREADS": "1",
