@@ -63,11 +63,11 @@ def draw_lives(records: Mapping[str, EpisodeRecord], path: Path, title: str) -> 
 def _draw_curve(axes: Any, name: str, record: EpisodeRecord, top: float) -> None:
     epochs = np.arange(1, len(record.actions) + 1)
     axes.plot(epochs, 100 * record.val_accuracy, color="#333333", linewidth=1.4)
-    committed = 100 * record.final["committed_accuracy"]
-    axes.plot(epochs[-1], committed, "o", color=COLOURS["fossilized"], clip_on=False, zorder=3)
+    end = 100 * record.final["committed_accuracy" if record.settled else "val_accuracy"]
+    axes.plot(epochs[-1], end, "o", color=COLOURS["fossilized"], clip_on=False, zorder=3)
     axes.annotate(
-        f"committed {committed:.1f} %",
-        (epochs[-1], committed),
+        f"{'committed' if record.settled else 'truncated'} {end:.1f} %",
+        (epochs[-1], end),
         xytext=(-6, -28),  # below: curves rise, so there is room
         textcoords="offset points",
         ha="right",

@@ -28,6 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Hyperparameters by name; what a preset does not say is the default."""
 PRESETS["cifar_varied"]["group_size"] = 4  # its seeds are different tasks: more of them a round
 
+_PRESET_HELP = "Hyperparameters to start from; --help shows as defaults what it says. One of"
+
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,7 +37,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class PPOConfig(EnvironmentConfig):
     """Train Tamiyo's policy with PPO."""
 
-    preset: str = "cifar_baseline"
+    preset: Annotated[str, arg(help=f"{_PRESET_HELP} {', '.join(PRESETS)}.")] = "cifar_baseline"
     """Hyperparameters to start from."""
     config_json: str | None = None
     """JSON file of settings, which take precedence over the preset; flags take precedence over both."""

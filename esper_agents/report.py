@@ -62,15 +62,23 @@ def summary(record: EpisodeRecord) -> str:
     lines = [
         f"episode with seed {record.seed}: {len(record.actions)} epochs",
         f"  return     {record.episode_return:+.4f}",
-        f"  accuracy   committed {final['committed_accuracy']:.2%} (validation), test {final['test_accuracy']:.2%}",
+        f"  accuracy   {_accuracy(record)}",
         f"  parameters {final['params']:,} (host {final['host_params']:,}, growth {final['growth']:+.1%})",
-        f"  seeds      germinated {final['germinated']}, fossilised {final['fossilized']}, pruned {final['pruned']}",
-        f"  compute    {final['flops_total']:.3g} FLOPs",
     ]
-    if final["rollbacks"]:
-        lines.append(f"  rollbacks  {final['rollbacks']}")
+    if record.settled:
+        counts = f"germinated {final['germinated']}, fossilised {final['fossilized']}, pruned {final['pruned']}"
+        lines += [f"  seeds      {counts}", f"  compute    {final['flops_total']:.3g} FLOPs"]
+        if final["rollbacks"]:
+            lines.append(f"  rollbacks  {final['rollbacks']}")
     if final["error_code"]:
         lines.append(f"  FAILED with error code {final['error_code']}: its figures stand for nothing")
     width = max(len(slot) for slot in record.slots)
     lines += [f"  {slot:<{width}}  {slot_life(record, i)}" for i, slot in enumerate(record.slots)]
     return "\n".join(lines)
+
+
+def _accuracy(record: EpisodeRecord) -> str:
+    final = record.final
+    if not record.settled:
+        return f"{final['val_accuracy']:.2%} (validation); truncated, so the committed network was not measured"
+    return f"committed {final['committed_accuracy']:.2%} (validation), test {final['test_accuracy']:.2%}"

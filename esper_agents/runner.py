@@ -48,6 +48,11 @@ class EpisodeRecord:
         """Undiscounted sum of the rewards."""
         return float(self.rewards.sum())
 
+    @property
+    def settled(self) -> bool:
+        """Whether the episode came to its own end; one that was truncated lacks the figures of the last step."""
+        return "committed_accuracy" in self.final
+
 
 def run_episodes(
     controller: Controller,

@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        base = base_config(words) if words[:1] == ["ppo"] and not {"-h", "--help"} & set(words) else PPOConfig()
+        base = base_config(words if words[:1] == ["ppo"] else ())
         config: Any = tyro.cli(
             Annotated[PPOConfig, tyro.conf.subcommand("ppo", default=base)]
             | Annotated[HeuristicConfig, tyro.conf.subcommand("heuristic")],

@@ -3,6 +3,8 @@
 ``import esper_env`` registers the ids of `esper_env.tasks.BUILT_IN` with Gymnasium.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from esper_env.env import EsperEnv
 from esper_env.kasmina import register_blueprint
 from esper_env.leyline import Action, ObservationLayout, Op, Stage, Style
@@ -24,9 +26,15 @@ __all__ = [
     "StateError",
     "Style",
     "Task",
+    "__version__",
     "register_blueprint",
     "register_task",
 ]
+
+try:
+    __version__ = version("esper")
+except PackageNotFoundError:  # a checkout that is on the path but not installed
+    __version__ = "unknown"
 
 for _id, _task in BUILT_IN.items():
     register_task(_task, _id)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, SupportsFloat
 
@@ -20,11 +20,12 @@ from esper_env.info import Tally, build_info, final_info, total_params
 from esper_env.kasmina import native
 from esper_env.leyline import WAIT, Action, ObservationLayout, SlotFacts, Style, action_table, legal_mask
 from esper_env.observation import History, build_observation
-from esper_env.settings import Settings
+from esper_env.settings import Settings, arguments_there_are
 from esper_env.state import StateError, pack, unpack
 from esper_env.tasks import Instance, get_task
 from esper_env.tolaria.episode import Episode, EpochReport, Settlement, Structure
 from esper_env.tolaria.governor import MAX_ROLLBACKS
+from esper_env.torch_mode import own_torch_mode
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +33,11 @@ Observation = NDArray[np.float32]
 RESET_OPTIONS = ("instance", "structure")
 STEP_FAILED = 1
 """`error_code` of an episode that an exception ended."""
-
-
-@contextmanager
-def _own_torch_mode() -> Iterator[None]:
-    """One intra-op thread, autograd on, autocast off; the caller's settings afterwards."""
-    threads = torch.get_num_threads()
-    if threads != 1:
-        torch.set_num_threads(1)
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        if threads != 1:
-            torch.set_num_threads(threads)
+_OF_AN_EPISODE = {"_done", "_episode", "_error", "_last_observation", "_report", "_structure"}
+_OF_AN_EPISODE |= {"data", "history", "instance", "rent", "tally", "value"}
+"""Attributes that `set_state` restores."""
+_UNFIT = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What restoring a state of another version may raise."""
 
 
 class EsperEnv(gymnasium.Env[Observation, np.int64]):
@@ -116,7 +108,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     ## Episode End
     *Terminated* after `episode_length` steps, after the third rollback, or when a step fails
     (`info["error_code"]` is then not 0 and the text is in `env.unwrapped.provenance["error"]`).
-    *Truncated* never; a wrapper may do so.
+    *Truncated* never; a wrapper may do so, and the episode is then not settled.
 
     A rollback is the governor's answer to a loss or weight that is not finite, to accuracy that falls back to
     chance and to a loss that diverges: the last healthy state of the network returns, without the seeds that
@@ -128,9 +120,9 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     `val_accuracy`, `params`, `host_params`, `growth`, `rent`, `flops_train`, `flops_shadow`, `flops_eval`
     (cumulative), `stages`, `blueprints` (index, -1 for none), `alphas`, `contributions` and
     `contributions_measured`, `shapley` and `shapley_measured`, `rollback`, `value`, `error_code`.
-    The reset adds `instance`. The last step adds `committed_accuracy`, `test_accuracy`, `test_loss`,
-    `fossilized`, `pruned`, `germinated`, `invalid_actions`, `peak_params`, `flops_total`, `rollbacks` and
-    `stability`.
+    The reset adds `instance`. The last step of an episode that terminates adds `committed_accuracy`,
+    `test_accuracy`, `test_loss`, `fossilized`, `pruned`, `germinated`, `invalid_actions`, `peak_params`,
+    `flops_total`, `rollbacks` and `stability`.
 
     ## Arguments
     `gymnasium.make(id, ...)` takes these by name; `docs/environment.md` has their defaults.
@@ -183,6 +175,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     def __init__(self, task: str, *, render_mode: str | None = None, **arguments: Any) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode={render_mode!r}: choose one of {self.metadata['render_modes']} or None")
+        arguments_there_are(arguments)
         self.settings = Settings.resolve(task=task, **{**get_task(task).defaults, **arguments})
         self.render_mode = render_mode
         self.arguments = {"task": task, "render_mode": render_mode, **arguments}
@@ -221,11 +214,12 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         instance = self.settings.task.draw(self.np_random)
         instance = instance.pinned((options or {}).get("instance") or {})
         episode_seed = int(self.np_random.integers(2**63 - 1))
-        with _own_torch_mode():
+        with own_torch_mode():
             self._begin(instance, episode_seed, structure)
         self.value = 1.0 / self.data.num_classes
         self._report: EpochReport | None = None
         self._last_observation = self._observe()
+        self._done = False
         info = self._info(legal=True)
         info["instance"] = instance.to_array()
         return self._last_observation.copy(), info
@@ -243,11 +237,14 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         mask = self.action_masks()
         legal = bool(mask[asked])
         executed = self.action_table[asked] if legal else WAIT
-        with _own_torch_mode():
+        with own_torch_mode():
             try:
                 reward, info = self._advance(executed, legal)
             except Exception as error:  # one broken episode must not end the others of a vector environment
                 reward, info = self._fail(error)
+            except BaseException:  # an interrupted epoch is neither done nor undone
+                self._done = True
+                raise
         return self._last_observation.copy(), reward, self._done, False, info
 
     def render(self) -> Any:
@@ -336,23 +333,33 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
             StateError: the bytes are foreign or damaged, or come from an environment with other arguments or
                 other data. This environment is then as it was.
         """
-        tensors, values = unpack(state)
         before = dict(vars(self))
         try:
-            self._restore(tensors, values)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            with own_torch_mode():
+                self._restore(*unpack(state))
+        except BaseException as error:
             vars(self).update(before)
-            if isinstance(error, StateError):
+            if isinstance(error, StateError) or not isinstance(error, _UNFIT):
                 raise
             raise StateError(
                 f"the state does not fit this version of esper_env: {type(error).__name__}: {error}"
             ) from error
 
     def fork(self) -> EsperEnv:
-        """Return an independent copy of this environment, in the same state."""
-        copy = EsperEnv(**self.arguments)
-        copy.set_state(self.get_state())
-        return copy
+        """Return an independent copy of this environment, in the same state, as `copy.deepcopy` does."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles are made of: the state as bytes in place of the running episode."""
+        plain = {name: value for name, value in vars(self).items() if name not in _OF_AN_EPISODE}
+        return plain | {"state": None if self._episode is None else self.get_state()}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        """Restore what `__getstate__` returned."""
+        state = values.pop("state")
+        vars(self).update(values, _episode=None, _done=False)
+        if state is not None:
+            self.set_state(state)
 
     # -- inside --------------------------------------------------------------------------------------
 
@@ -365,9 +372,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         if self.settings.load().digest != values["digest"]:
             raise StateError("the state comes from an environment with other data: the digests differ")
         structure = tuple(Structure(s["slot"], s["blueprint"], Style(s["style"])) for s in values["structure"])
-        with _own_torch_mode():
-            self._begin(Instance(**values["instance"]), values["episode"]["seed"], structure)
-            self.episode.load(tensors, values["episode"])
+        self._begin(Instance(**values["instance"]), values["episode"]["seed"], structure)
+        self.episode.load(tensors, values["episode"])
         self.np_random = np.random.Generator(np.random.PCG64())
         self.np_random.bit_generator.state = values["np_random"]
         self.history = History.from_state(values["history"])
@@ -379,17 +385,19 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     def _begin(self, instance: Instance, episode_seed: int, structure: Sequence[Structure]) -> None:
         settings = self.settings
         self.data = settings.load()
-        self._episode = Episode(
+        episode = Episode(
             lambda: settings.task.host(instance),
             self.data,
             settings.episode_config(instance, self.data),
             episode_seed,
             structure,
         )
+        self._done = True  # until the caller has put the rest in place, too: it may be interrupted
+        self._episode = episode
         self.instance, self._structure = instance, tuple(structure)
         self.rent = Rent(settings, instance)
-        self.history, self.tally = History(), Tally(peak_params=total_params(self._episode.model))
-        self._done, self._error = False, None
+        self.history, self.tally = History(), Tally(peak_params=total_params(episode.model))
+        self._error = None
 
     def _decode(self, action: Any) -> int:
         if isinstance(action, np.ndarray) and action.size == 1 and action.ndim == 0:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +16,14 @@ from esper_env.kasmina import BLUEPRINTS, DEFAULT_BLUEPRINTS, Host, build
 from esper_env.leyline import AlphaCurve, Style
 from esper_env.leyline.observation import MAX_BLUEPRINTS
 from esper_env.tasks import Instance, Task, get_task
-from esper_env.tolaria.datasets import ImageData, ResolvedData, load_resolved, resolve_data
+from esper_env.tolaria.datasets import (
+    VALIDATION_IMAGES,
+    ImageData,
+    ResolvedData,
+    check_shape,
+    load_resolved,
+    resolve_data,
+)
 from esper_env.tolaria.episode import EpisodeConfig, Structure
 
 RENT_ON = ("params", "flops")
@@ -52,6 +61,12 @@ def count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}")
     return int(value)
+
+
+def _at_most(available: int, val_samples: int) -> int:
+    if val_samples > available:
+        raise ValueError(f"val_samples={val_samples}: the validation split has {available} images")
+    return val_samples
 
 
 def _rate(name: str, value: Any, *, zero: bool = False) -> float:
@@ -138,7 +153,8 @@ class Settings:
         """Check the arguments of `EsperEnv`; its docstring says what they mean.
 
         Raises:
-            ValueError: an argument that is not among its choices or out of range.
+            ValueError: an argument that is not among its choices or out of range, or a data set whose images are
+                not of the task's shape.
             DataNotFoundError: a data set that was named is not on disk.
         """
         the_task = get_task(task)
@@ -147,9 +163,12 @@ class Settings:
             raise ValueError(f"{len(names)} blueprints: the observation can tell at most {MAX_BLUEPRINTS} apart")
         if not isinstance(tempos, list | tuple) or not tempos or len(set(tempos)) < len(tempos):
             raise ValueError(f"tempos={tempos!r}: give a non-empty list of different numbers of epochs")
+        data = resolve_data(dataset, preferred=the_task.dataset, data_root=data_root)
+        check_shape(data, the_task.channels, the_task.size)
+        most = the_task.synthetic_sizes[1] if data.folder is None else VALIDATION_IMAGES
         return cls(
             task=the_task,
-            data=resolve_data(dataset, preferred=the_task.dataset, data_root=data_root),
+            data=data,
             slots=_some_of("slots", the_task.slots if slots is None else slots, host_boundaries(the_task)),
             blueprints=names,
             styles=tuple(Style(style) for style in _some_of("styles", styles, Style)),
@@ -157,7 +176,7 @@ class Settings:
             alpha_curve=AlphaCurve(one_of("alpha_curve", alpha_curve, AlphaCurve)),
             episode_length=count("episode_length", episode_length),
             samples_per_epoch=None if samples_per_epoch is None else count("samples_per_epoch", samples_per_epoch),
-            val_samples=count("val_samples", val_samples),
+            val_samples=_at_most(most, count("val_samples", val_samples)),
             batch_size=count("batch_size", batch_size, least=2),
             host_lr=_rate("host_lr", the_task.host_lr if host_lr is None else host_lr),
             seed_lr=_rate("seed_lr", the_task.seed_lr if seed_lr is None else seed_lr),
@@ -172,9 +191,7 @@ class Settings:
         """Read the data, or return the copy this process has."""
         task = self.task
         data = load_resolved(self.data, channels=task.channels, size=task.size, sizes=task.synthetic_sizes)
-        available = len(data.validation.labels)
-        if self.val_samples > available:
-            raise ValueError(f"val_samples={self.val_samples}: the validation split has {available} images")
+        _at_most(len(data.validation.labels), self.val_samples)  # files on disk may hold fewer than published
         return data
 
     def episode_config(self, instance: Instance, data: ImageData) -> EpisodeConfig:
@@ -211,3 +228,18 @@ class Settings:
         if len({seed.slot for seed in seeds}) < len(seeds):
             raise ValueError("structure: each slot only once")
         return tuple(seeds)
+
+
+def arguments_there_are(names: Iterable[str]) -> None:
+    """Check that `Settings.resolve` has arguments of these names.
+
+    Raises:
+        TypeError: it has not; the message has the nearest name and all others.
+    """
+    choices = [name for name in inspect.signature(Settings.resolve).parameters if name != "task"]
+    for name in names:
+        if name not in choices:
+            near = get_close_matches(name, choices, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            there_are = ", ".join(["render_mode", *choices])
+            raise TypeError(f"the environment has no argument {name!r}; {meant}there are {there_are}")

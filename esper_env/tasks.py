@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from esper_env.kasmina import ConvHost
+from esper_env.kasmina.definition import as_defined
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,14 @@ class Task:
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Other environment arguments whose default this task changes."""
 
+    def __post_init__(self) -> None:
+        for name in ("slots", "synthetic_sizes"):  # a list will do, though a task is hashed
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        try:
+            hash(self)
+        except TypeError as error:
+            raise TypeError(f"task {self.name!r}: {error}; host and draw must be functions or frozen objects") from None
+
 
 TASKS: dict[str, Task] = {}
 
@@ -133,23 +142,26 @@ def register_task(task: Task, id: str) -> None:
     """Give `task` the Gymnasium id `id`, for ``make`` and ``make_vec``.
 
     A process started afresh (``AsyncVectorEnv`` with the spawn context) must register it too: put the call
-    at the top level of a module `m` and make ``"m:" + id``.
+    at the top level of a module `m` and make ``"m:" + id``. Registering again what was defined again, unchanged,
+    as by running a cell of a notebook twice, is no error.
 
     Raises:
         ValueError: the name or the id is taken.
     """
-    if TASKS.get(task.name, task) != task:
+    known = TASKS.get(task.name, task)
+    if any(as_defined(getattr(known, f.name)) != as_defined(getattr(task, f.name)) for f in fields(Task)):
         raise ValueError(f"task {task.name!r} is registered already; choose another name")
     spec = gymnasium.registry.get(id)
     if spec is not None and spec.kwargs.get("task") != task.name:
         raise ValueError(f"{id!r} is registered already; choose another id or version")
     TASKS[task.name] = task
-    gymnasium.register(
-        id,
-        entry_point="esper_env.env:EsperEnv",
-        vector_entry_point="esper_env.vector_env:EsperVectorEnv",
-        kwargs={"task": task.name},
-    )
+    if spec is None:
+        gymnasium.register(
+            id,
+            entry_point="esper_env.env:EsperEnv",
+            vector_entry_point="esper_env.vector_env:EsperVectorEnv",
+            kwargs={"task": task.name},
+        )
 
 
 def get_task(name: str) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import gymnasium
@@ -76,6 +76,8 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         self._running: dict[int, Future[Any]] = {}
         self._observations = np.zeros((self.num_envs, *shape), np.float32)
         self._ended = np.zeros(self.num_envs, np.bool_)
+        self._unfinished = np.zeros(self.num_envs, np.bool_)
+        """Whose step or reset did not come to its end: what state they are in is not known."""
         self._steps = np.zeros(self.num_envs, np.int64)
 
     @property
@@ -95,12 +97,13 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         options = dict(options or {})
         mask = self._reset_mask(options.pop("reset_mask", None))
         chosen = [int(i) for i in np.flatnonzero(mask)]
+        self._unfinished[mask] = True
         results = self._map(lambda i: self.envs[i].reset(seed=seeds[i], options=options or None), chosen)
         infos: dict[str, Any] = {}
         for i, (observation, info) in zip(chosen, results, strict=True):
             self._observations[i] = observation
             infos = self._add_info(infos, info, i)
-        self._ended[mask], self._steps[mask] = False, 0
+        self._ended[mask], self._steps[mask], self._unfinished[mask] = False, 0, False
         return self._observations.copy(), infos
 
     def step(
@@ -113,9 +116,15 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
 
         Raises:
             ValueError: `actions` is not of that shape and kind.
-            RuntimeError: an ended environment was not reset in the autoreset mode "Disabled".
+            RuntimeError: an ended environment was not reset in the autoreset mode "Disabled", or a step or reset
+                did not come to its end and no reset came after it.
         """
         actions = self._check(actions)
+        if self._unfinished.any():
+            raise RuntimeError(
+                f"a step or reset of the environments {np.flatnonzero(self._unfinished).tolist()} did not come to its "
+                "end, as after Ctrl-C: reset them"
+            )
         restart = self._ended.copy()
         if self.autoreset_mode is AutoresetMode.DISABLED and restart.any():
             raise RuntimeError(
@@ -125,6 +134,7 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         rewards = np.zeros(self.num_envs, np.float64)
         terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
         infos: dict[str, Any] = {}
+        self._unfinished[:] = True
         results = self._map(lambda i: self._step_one(i, int(actions[i]), bool(restart[i])), range(self.num_envs))
         for i, ((observation, reward, term, trunc, info), again) in enumerate(results):
             rewards[i], terminated[i], truncated[i] = reward, term, trunc
@@ -136,6 +146,7 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         self._ended = terminated | truncated
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._ended[:] = False
+        self._unfinished[:] = False
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def _step_one(
@@ -157,15 +168,24 @@ class EsperVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[np.int64], 
         return result, None
 
     def _map(self, function: Callable[[int], Any], indices: Sequence[int]) -> list[Any]:
-        """Run `function` for each environment on the pool, the longest first; results in order."""
+        """Run `function` for each environment on the pool, the longest first; results in order.
+
+        No environment is at work any more when this returns or raises.
+        """
+        wait(self._running.values())  # whoever interrupts the waiting below finds them still at work
         order = sorted(indices, key=lambda i: -self._expected_cost(i))
-        futures = self._running = {i: self._pool.submit(function, i) for i in order}
-        return [futures[i].result() for i in indices]
+        futures = self._running = {}
+        try:
+            for i in order:
+                futures[i] = self._pool.submit(function, i)
+            return [futures[i].result() for i in indices]
+        finally:
+            wait(futures.values())
 
     @property
     def running(self) -> tuple[int, ...]:
         """Environments that are in the middle of a step or a reset now; may be asked from any thread."""
-        return tuple(sorted(i for i, future in self._running.items() if future.running()))
+        return tuple(sorted(i for i, future in list(self._running.items()) if future.running()))
 
     def _expected_cost(self, i: int) -> int:
         """FLOPs of a forward pass through everything environment i holds."""

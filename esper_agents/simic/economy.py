@@ -62,15 +62,11 @@ class Churn:
 
     germinated: int
     fossilized: int
-    pruned: int
-    unfinished: int
-    """Seeds that neither earned their place nor were given up: the settlement removed them."""
 
     @classmethod
     def of(cls, final: Mapping[str, Any]) -> Churn:
         """Read it from the info of an episode's last step."""
-        germinated, fossilized, pruned = (int(final[k]) for k in ("germinated", "fossilized", "pruned"))
-        return cls(germinated, fossilized, pruned, germinated - fossilized - pruned)
+        return cls(int(final["germinated"]), int(final["fossilized"]))
 
     @property
     def reversals(self) -> int:

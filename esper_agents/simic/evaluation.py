@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def evaluate_policy(
     vec = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: Monitor(env)])
     allow_ignored_steps(vec)
     if use_masking is None:
-        use_masking = getattr(model, "use_masking", False) and is_masking_supported(vec)
+        use_masking = _takes_masks(model) and is_masking_supported(vec)
     if use_masking and not is_masking_supported(vec):
         raise ValueError("the environment has no action_masks(): pass use_masking=False")
     left = np.array([(n_eval_episodes + i) // vec.num_envs for i in range(vec.num_envs)])
@@ -68,3 +69,8 @@ def evaluate_policy(
             rewards[i], lengths[i] = 0.0, 0
         starts = dones | ignored
     return returns, steps
+
+
+def _takes_masks(model: Any) -> bool:
+    """Whether `predict` can be given masks, and the learner was not told to do without."""
+    return "action_masks" in inspect.signature(model.predict).parameters and getattr(model, "use_masking", True)

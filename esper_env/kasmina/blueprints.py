@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from esper_env.kasmina import native
+from esper_env.kasmina.definition import as_defined
 from esper_env.kasmina.native import Conv2d, GroupNorm
 
 BlueprintFactory = Callable[[int], nn.Module]
@@ -106,6 +107,6 @@ def register_blueprint(name: str, factory: BlueprintFactory) -> None:
     """
     if not name.isidentifier():
         raise ValueError(f"a blueprint's name must be an identifier, got {name!r}")
-    if BLUEPRINTS.get(name, factory) is not factory:
+    if as_defined(BLUEPRINTS.get(name, factory)) != as_defined(factory):
         raise ValueError(f"blueprint {name!r} is registered already; choose another name")
     BLUEPRINTS[name] = factory

@@ -45,8 +45,8 @@ def prepare(data: ImageData, device: str) -> PreparedData:
     return PreparedData(
         data,
         torch.from_numpy(padded).to(device),
-        (255 * torch.tensor(data.mean)[:, None, None]).to(device),
-        (1 / (255 * torch.tensor(data.std)[:, None, None])).to(device),
+        (255 * torch.tensor(data.mean, dtype=torch.float32)[:, None, None]).to(device),
+        (1 / (255 * torch.tensor(data.std, dtype=torch.float32)[:, None, None])).to(device),
     )
 
 

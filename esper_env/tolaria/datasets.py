@@ -174,18 +174,18 @@ def search_folders(name: str, data_root: str | None) -> tuple[Path, ...]:
     return (*(place for root in roots for place in (root / spec.subfolder, root)), *spec.packaged)
 
 
-def load_data(
-    dataset: str,
-    *,
-    preferred: str,
-    channels: int,
-    size: int,
-    sizes: tuple[int, int, int] = SYNTHETIC_SIZES,
-    data_root: str | None = None,
-) -> ImageData:
-    """`resolve_data`, then `load_resolved`; their arguments and errors."""
-    resolved = resolve_data(dataset, preferred=preferred, data_root=data_root)
-    return load_resolved(resolved, channels=channels, size=size, sizes=sizes)
+def check_shape(resolved: ResolvedData, channels: int, size: int) -> None:
+    """Check, without reading it, that a data set has images of `channels` and `size`; the synthetic one always has.
+
+    Raises:
+        ValueError: it has others.
+    """
+    wanted = channels, size, size
+    if resolved.folder is not None and (shape := readers.REAL_DATASETS[resolved.name].shape) != wanted:
+        raise ValueError(
+            f"{resolved.name} has images of (channels, height, width) {shape}, but this task takes {wanted}; choose "
+            "dataset='synthetic', which is made in the task's shape, or another task"
+        )
 
 
 def load_resolved(
@@ -205,12 +205,7 @@ def load_resolved(
         readers.DataFormatError: a file is damaged.
     """
     name, folder = resolved.name, resolved.folder
-    if folder is not None and (shape := readers.REAL_DATASETS[name].shape) != (channels, size, size):
-        raise ValueError(
-            f"{name} has images of (channels, height, width) {shape}, but this task takes "
-            f"{(channels, size, size)}; choose dataset='synthetic', which is made in the task's shape, "
-            "or another task"
-        )
+    check_shape(resolved, channels, size)
     key = (resolved,) if folder is not None else (resolved, channels, size, tuple(sizes))
     with _lock:
         entry = _cache.setdefault(key, _Entry())

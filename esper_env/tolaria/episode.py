@@ -55,7 +55,7 @@ class EpochReport:
     evaluation: Counterfactual
     panic: Panic | None
     train_s: float
-    evaluate_s: float
+    """Wall-clock seconds until the epoch was trained."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Episode:
             episode_length=config.episode_length,
             bf16=config.bf16,
         )
-        trained = time.perf_counter()
+        train_s = time.perf_counter() - start
         self.epoch += 1
         self.flops.training += training.flops
         self.flops.shadow += training.shadow_flops
@@ -184,7 +184,7 @@ class Episode:
             self._record(evaluation)
             if not self.governor.pending:
                 self.healthy = capture(model)
-        return EpochReport(training, evaluation, panic, trained - start, time.perf_counter() - trained)
+        return EpochReport(training, evaluation, panic, train_s)
 
     def settle(self) -> Settlement:
         """Remove all that is not fossilised and measure the committed network."""

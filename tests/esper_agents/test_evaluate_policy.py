@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy as evaluate_of_sb3
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -40,8 +40,6 @@ class Count(gymnasium.Env):
 
 class Counter:
     """Knows the step only from its memory."""
-
-    use_masking = True
 
     def __init__(self):
         self.masks = []
@@ -78,6 +76,14 @@ def test_without_masks_it_is_sb3_s_own():
 def test_a_single_environment_and_our_learner():
     model = MaskableRecurrentPPO("MlpLstmPolicy", DummyVecEnv([lambda: Count(4)]), n_steps=8, seed=1, device="cpu")
     assert evaluate_policy(model, Count(4), 2) == ([4.0, 4.0], [4, 4])  # only one action is ever legal
+
+
+def test_a_learner_of_sb3_contrib_s_gets_masks_too_but_none_that_was_told_to_do_without():
+    env = DummyVecEnv([lambda: Count(4)])
+    assert evaluate_policy(MaskablePPO("MlpPolicy", env, n_steps=8, seed=1, device="cpu"), env, 2) == ([4, 4], [4, 4])
+    arguments = {"n_steps": 8, "seed": 1, "device": "cpu"}
+    without = MaskableRecurrentPPO("MlpLstmPolicy", env, use_masking=False, **arguments)
+    assert evaluate_policy(without, env, 2)[0] != [4, 4]
 
 
 def test_mistakes_are_errors():

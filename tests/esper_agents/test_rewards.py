@@ -77,7 +77,7 @@ def test_lesson_9_an_unfinished_seed_has_no_income():
     for reward in KINDS:
         rewards, infos, _ = play(first_legal(Op.GERMINATE, Op.ADVANCE), reward)
         assert Stage.HOLDING in np.stack([info["stages"] for info in infos[:-1]])[:, 0]
-        assert infos[-1]["growth"] == 0 and Churn.of(infos[-1]) == Churn(1, 0, 0, 1)
+        assert infos[-1]["growth"] == 0 and Churn.of(infos[-1]) == Churn(1, 0)
         assert rewards.sum() == pytest.approx(infos[-1]["committed_accuracy"] - infos[0]["value"], abs=1e-9)
 
 

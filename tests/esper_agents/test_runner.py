@@ -63,6 +63,17 @@ def test_an_episode_that_ends_early_is_recorded_up_to_its_end(make_tiny):
     assert [len(r.actions) for r in run_episodes(make_controller("wait", venv), venv, 2, seed=0)] == [7, 7]
 
 
+def test_a_truncated_episode_is_reported_without_the_figures_it_lacks(make_tiny, tmp_path):
+    venv = make_tiny(1, max_episode_steps=7)
+    records = run_episodes(make_controller("fixed_schedule", venv, schedule=PLAN), venv, 1, seed=1)
+    assert not records[0].settled
+    text = summary(records[0])
+    assert "7 epochs" in text and f"{records[0].val_accuracy[-1]:.2%} (validation); truncated" in text
+    assert "fossilised" not in text and "r0c0  conv_light: germinated 1" in text
+    draw_lives({"schedule": records[0]}, tmp_path / "lives.png", "Lives")
+    assert (tmp_path / "lives.png").stat().st_size
+
+
 def test_environments_that_do_not_reset_themselves_are_refused(make_tiny):
     venv = make_tiny(1, autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ValueError, match="'SameStep' or 'NextStep'"):

@@ -300,6 +300,18 @@ def test_checkpoints_go_where_they_are_asked(tmp_path):
     assert [p.name for p in (tmp_path / "there").iterdir()] == ["round-000001.checkpoint"]
 
 
+@pytest.mark.parametrize("words", [[], ["--preset", "cifar_varied"], ["--preset=tiny", "--envs", "6"]])
+def test_help_names_the_presets_and_the_defaults_there_are(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["ppo", *words, "--help"])
+    text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert all(preset in text for preset in PRESETS)
+    for name, value in base_config(words).model_dump().items():
+        if name not in ("env_json", "resume") and isinstance(value, str | int | float) and value is not False:
+            flag = text.rindex(f" --{name.replace('_', '-')} ")
+            assert text[text.index("(default:", flag) :].startswith(f"(default: {value})"), name
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_loads(preset):
     config = base_config(["ppo", "--preset", preset])

@@ -3,10 +3,12 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import esper_agents
 import esper_env
 
 ROOT = Path(esper_env.__file__).parent
@@ -32,6 +34,12 @@ def imports(path):
             assert node.level == 0, f"{path}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "esper_env" else []
             yield from ((name, id(node) in top) for name in names or [node.module])
+
+
+def test_the_packages_are_typed_and_say_their_version():
+    for package in (esper_env, esper_agents):
+        assert (Path(package.__file__).parent / "py.typed").is_file()
+        assert package.__version__ == version("esper")
 
 
 FILES = sorted(ROOT.rglob("*.py"))

@@ -31,6 +31,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import esper_env
 from esper_env.leyline import Op, Stage
+from esper_env.tolaria.batches import evaluation_set, prepare
 
 QUICK = {**SMALL, "episode_length": 1_000}
 """An episode that no test below brings to its end, where all of validation and test set is evaluated."""
@@ -291,6 +292,30 @@ def test_training_works_whatever_grad_or_autocast_mode_the_caller_is_in(mode):
         env.reset(seed=3)
     got = [result for _, result in rollout(env, 10)]
     assert_same(expected[1:], got)
+
+
+@pytest.mark.parametrize("defaults", [(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")])
+def test_the_callers_default_dtype_and_device_neither_matter_nor_change(defaults):
+    """Nor are they in what later environments of the process share: the data as training takes them."""
+
+    def everything(val_samples):
+        env = tiny(val_samples=val_samples, episode_length=10)
+        out = record(env, 8)
+        fork = env.fork()
+        return [*out, fork.get_state(), fork.step(0), env.step(0)]
+
+    expected = [everything(n) for n in (60, 61)]
+    prepare.cache_clear()
+    evaluation_set.cache_clear()
+    try:
+        torch.set_default_dtype(defaults[0])
+        torch.set_default_device(defaults[1])
+        got = [everything(60)]
+        assert (torch.get_default_dtype(), torch.get_default_device().type) == defaults
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert_same(expected, [*got, everything(61)])
 
 
 # -- instances and structure -----------------------------------------------------------------------------

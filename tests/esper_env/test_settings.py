@@ -1,5 +1,7 @@
 """Bad input is an error that names the choices, before any work is done; and custom tasks."""
 
+from dataclasses import dataclass
+
 import gymnasium
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 from esper_env import DataNotFoundError, EsperEnv, Instance, Task, register_blueprint, register_task
 from esper_env.kasmina import BLUEPRINTS, DEFAULT_BLUEPRINTS, ConvHost
 from esper_env.tasks import BUILT_IN, TASKS, varied_instance
+from esper_env.testing import check_task
 
 
 @pytest.mark.parametrize(
@@ -61,14 +64,23 @@ def test_an_unknown_task_is_an_error_naming_those_there_are():
         EsperEnv("tin")
 
 
-def test_an_unknown_argument_is_an_error():
-    with pytest.raises(TypeError, match="sample_per_epoch"):
-        tiny(sample_per_epoch=3)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sample_per_epoch", "'sample_per_epoch'; did you mean 'samples_per_epoch'.*render_mode, dataset"),
+        ("workers", r"'workers'; there are .*strict_gates$"),
+    ],
+)
+def test_an_unknown_argument_is_an_error_naming_those_there_are(name, words):
+    with pytest.raises(TypeError, match=words):
+        tiny(**{name: 3})
+    with pytest.raises(TypeError, match=f"no argument '{name}x'"):
+        gymnasium.make_vec("Esper/Tiny-v0", num_envs=1, **{f"{name}x": 3})
 
 
 def test_more_validation_images_than_there_are_is_an_error():
     with pytest.raises(ValueError, match=r"513.*512"):
-        tiny(val_samples=513).reset(seed=0)
+        tiny(val_samples=513)
 
 
 def test_a_named_data_set_that_is_absent_is_an_error(monkeypatch, tmp_path):
@@ -173,6 +185,23 @@ def test_a_registered_task_runs_like_the_built_in_ones(registry):
     envs.close()
 
 
+def test_lists_in_a_task_are_as_good_as_tuples(registry):
+    task = my_task(slots=["early", "late"], synthetic_sizes=[128, 64, 64])
+    assert task == my_task()
+    check_task(task)
+    register_task(task, "Mine/Two-v0")
+    assert gymnasium.make("Mine/Two-v0").unwrapped.settings.slots == ("early", "late")
+
+
+def test_a_task_that_cannot_be_hashed_is_an_error():
+    @dataclass
+    class Host:
+        width: int = 8
+
+    with pytest.raises(TypeError, match=r"'mine'.*unhashable.*host and draw"):
+        my_task(host=Host())
+
+
 def test_a_task_may_be_registered_twice_the_same_but_not_differently(registry):
     register_task(my_task(), "Mine/Two-v0")
     with pytest.raises(ValueError, match=r"'mine'.*another name"):
@@ -180,6 +209,29 @@ def test_a_task_may_be_registered_twice_the_same_but_not_differently(registry):
     with pytest.raises(ValueError, match="another id"):
         register_task(my_task(name="other"), "Mine/Two-v0")
     assert gymnasium.make("Mine/Two-v0").unwrapped.settings.rent == 0.01
+
+
+def test_what_is_defined_again_unchanged_may_be_registered_again(registry):
+    cell = """
+def host(instance, unused={default}):
+    return TwoStage()
+
+def draw(rng):
+    return Instance(label_noise=0.1)
+
+register_blueprint("mine", lambda channels: nn.Conv2d(channels, channels, {kernel}, padding="same"))
+register_task(my_task(host=host, draw=draw), "Mine/Two-v0")
+"""
+    names = {name: globals()[name] for name in ("Instance", "TwoStage", "my_task", "nn", "register_blueprint")}
+    names["register_task"] = register_task
+    for _ in range(2):
+        exec(cell.format(default=1, kernel=3), names)
+        assert TASKS["mine"].host is names["host"]
+    gymnasium.make("Mine/Two-v0", blueprints=["mine"]).reset(seed=0)
+    with pytest.raises(ValueError, match="blueprint 'mine'"):
+        exec(cell.format(default=1, kernel=5), names)
+    with pytest.raises(ValueError, match="task 'mine'"):
+        exec(cell.format(default=2, kernel=3), names)
 
 
 def test_a_known_task_cannot_take_the_id_of_another(registry):

@@ -1,12 +1,15 @@
 """get_state, set_state and fork: at any step and stage, here and in another process."""
 
+import copy
 import json
+import pickle
 
+import gymnasium
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollouts import assert_same, digest, grow_to, record, rollout, tiny, wait
+from rollouts import SMALL, TINY, assert_same, digest, grow_to, record, rollout, tiny, wait
 
 from esper_env import StateError
 from esper_env.leyline import Stage
@@ -87,6 +90,25 @@ def test_a_fork_is_independent():
         pass
     assert env.get_state() == state
     assert env.action_space == fork.action_space
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_and_a_pickle_are_forks(copied):
+    env = gymnasium.make(TINY, **SMALL, **WIDE)
+    unborn = copied(env)
+    assert_same(record(unborn, 3), record(env, 3))
+    env.unwrapped.note = "mine"
+    env.action_space.seed(5)
+    other = copied(env)
+    assert other.unwrapped.note == "mine"
+    for _ in range(10):
+        mask = env.unwrapped.action_masks().astype("int8")
+        action = env.action_space.sample(mask=mask)
+        assert other.action_space.sample(mask=mask) == action
+        assert_same(env.step(action), other.step(action))
+    state = env.unwrapped.get_state()
+    other.step(0)
+    assert env.unwrapped.get_state() == state
 
 
 def test_a_state_of_a_finished_episode_is_finished():

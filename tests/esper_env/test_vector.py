@@ -1,5 +1,8 @@
 """The native vector environment, and that every way to run many environments gives the same bits."""
 
+import signal
+import threading
+import time
 from functools import cache
 
 import gymnasium
@@ -238,6 +241,18 @@ def test_the_callers_thread_count_stays():
     assert torch.get_num_threads() == 2
 
 
+def test_the_callers_default_dtype_neither_matters_nor_changes():
+    envs = native(4, workers=4)
+    try:
+        torch.set_default_dtype(torch.float64)
+        got = vector_record(envs, STEPS)
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    envs.close()
+    assert_same(native_record("NextStep", 4, 4), got)
+
+
 # -- bad input -------------------------------------------------------------------------------------------
 
 
@@ -337,3 +352,41 @@ def test_a_first_step_that_fails_ends_its_episode_too():
     assert (reward, terminated, info["error_code"], info["value"]) == (0.0, True, 1, 0.1)
     env.reset()
     assert wait(env)[-1]["error_code"] == 0
+
+
+def interrupt(env):
+    """Let the next batch of `env` be the moment of Ctrl-C, and the batch take its time."""
+    forward, main = env.episode.model.forward, threading.main_thread().ident
+
+    def interrupted(*args):
+        env.episode.model.forward = forward
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.2)
+        return forward(*args)
+
+    env.episode.model.forward = interrupted
+
+
+def test_after_an_interrupted_step_nothing_is_at_work_and_a_reset_is_clean():
+    envs, clean = (native(3, workers=2, mode="SameStep") for _ in range(2))
+    envs.reset(seed=0)
+    interrupt(envs.envs[1])
+    with pytest.raises(KeyboardInterrupt):
+        envs.step(np.zeros(3, int))
+    assert envs.running == ()
+    with pytest.raises(RuntimeError, match=r"\[0, 1, 2\].*reset them"):
+        envs.step(np.zeros(3, int))
+    assert_same(vector_record(envs, STEPS), vector_record(clean, STEPS))
+    envs.close()
+    clean.close()
+
+
+def test_an_interrupted_single_step_asks_for_a_reset():
+    env = tiny()
+    env.reset(seed=0)
+    interrupt(env)
+    with pytest.raises(KeyboardInterrupt):
+        env.step(0)
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(0)
+    assert_same(env.reset(seed=0), tiny().reset(seed=0))

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from esper_env import data
+from esper_env import EsperEnv, data
 from esper_env.tolaria import datasets, readers
-from esper_env.tolaria.datasets import DataNotFoundError, EsperDataWarning, load_data, resolve_data
+from esper_env.tolaria.datasets import DataNotFoundError, EsperDataWarning, load_resolved, resolve_data
 from esper_env.tolaria.readers import DataFormatError, read_idx
 
 TINY = {"preferred": "synthetic", "channels": 3, "size": 12, "sizes": (200, 50, 50)}
@@ -37,6 +37,11 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "_warned", set())
     spec = readers.REAL_DATASETS["fashion_mnist"]
     monkeypatch.setitem(readers.REAL_DATASETS, "fashion_mnist", replace(spec, packaged=()))
+
+
+def load_data(dataset, *, preferred, channels, size, data_root=None, **sizes):
+    resolved = resolve_data(dataset, preferred=preferred, data_root=data_root)
+    return load_resolved(resolved, channels=channels, size=size, **sizes)
 
 
 def write_cifar(root, per_batch=20, seed=0, protocol=2):
@@ -103,6 +108,25 @@ def test_a_relative_root_is_made_absolute(monkeypatch, tmp_path):
     folder = write_cifar(tmp_path / "here")
     monkeypatch.chdir(tmp_path)
     assert resolve_data("cifar10", preferred="cifar10", data_root="here").folder == str(folder)
+
+
+def test_a_fork_uses_the_same_data_wherever_the_process_has_gone(monkeypatch, tmp_path):
+    write_fashion(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    env = EsperEnv("fashion_baseline", data_root="here", samples_per_epoch=16, val_samples=6, batch_size=8)
+    env.reset(seed=0)
+    monkeypatch.chdir("/")
+    assert env.fork().step(0)[1] == env.step(0)[1]
+
+
+def test_data_that_do_not_fit_are_an_error_before_they_are_read(tmp_path):
+    root = str(write_cifar(tmp_path))
+    with pytest.raises(ValueError, match="but this task takes"):
+        EsperEnv("tiny", dataset="cifar10", data_root=root)
+    with pytest.raises(ValueError, match=r"5001.*5000"):
+        EsperEnv("cifar_baseline", data_root=root, val_samples=5_001)
+    with pytest.raises(ValueError, match=r"11.*has 10 images"):  # what only reading tells
+        EsperEnv("cifar_baseline", data_root=root, val_samples=11).reset(seed=0)
 
 
 def test_the_folder_of_the_files_itself_is_accepted(tmp_path):
@@ -231,7 +255,11 @@ def test_the_digest_tells_content_and_split_apart(tmp_path):
 
 
 def test_the_digest_is_the_same_in_another_process():
-    code = f"from esper_env.tolaria.datasets import load_data; print(load_data('synthetic', **{TINY!r}).digest)"
+    arguments = {name: TINY[name] for name in ("channels", "size", "sizes")}
+    code = (
+        "from esper_env.tolaria.datasets import ResolvedData, load_resolved;"
+        f"print(load_resolved(ResolvedData('synthetic', None), **{arguments!r}).digest)"
+    )
     environment = {
         "PYTHONHASHSEED": "1",
         "OMP_NUM_THREADS": "1",
