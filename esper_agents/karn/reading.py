@@ -15,6 +15,8 @@ from esper_env.leyline.events import SCHEMA_VERSION, Event
 from esper_env.nissa import Record, is_being_written
 
 ADAPTERS: dict[str, TypeAdapter[Event]] = {kind: TypeAdapter(event) for kind, event in events.EVENTS.items()}
+READ = (1, SCHEMA_VERSION)
+"""Schema versions that are read. In the first, a failed episode's accuracy was 0 and an unknown seed -1."""
 CHUNK = 1 << 22
 """Bytes that are read at once."""
 
@@ -52,9 +54,10 @@ class RunLog:
         if record is None or record.get("kind") not in ADAPTERS:
             raise RunError(f"{self.path} is no event log of Esper: its first line is none of its events")
         # a header that a full disk did not take is missing, and what there is can be read
-        if record["kind"] == "run_start" and record.get("schema_version") != SCHEMA_VERSION:
-            version = record.get("schema_version")
-            raise RunError(f"{self.path} has schema version {version}; this version of Esper reads {SCHEMA_VERSION}")
+        version = record.get("schema_version")
+        if record["kind"] == "run_start" and version not in READ:
+            known = " and ".join(map(str, READ))
+            raise RunError(f"{self.path} has schema version {version}; this version of Esper reads {known}")
 
     def poll(self) -> Iterator[tuple[float, Event]]:
         """Yield what was added since the last call: Unix times and events. A last line that is not whole waits."""

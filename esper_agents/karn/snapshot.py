@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Final, Literal
 
+from esper_agents.karn.words import number, seed_name
 from esper_env.leyline.events import (
     Anomaly,
     Checkpoint,
@@ -261,12 +262,17 @@ class Snapshot:
         env = self._env(event.env)
         env.episodes += 1
         env.gates.clear()
+        self.steps += bool(event.error_code)  # a step that failed has no event of its own
         self.episodes.append(Episode(time_s, self.steps, event))
-        error = f", ended in error {event.error_code}" if event.error_code else ""
-        who = f"env {event.env} seed {event.episode_seed}, {event.controller}"
-        worth = f"return {event.total_return:+.4f}, accuracy {event.committed_accuracy:.1%}"
-        kept = f"{event.fossilized} of {event.germinated} seeds kept"
-        self._say(time_s, "episode", f"{who}: {worth}, {kept}{error}")
+        who = f"env {event.env} seed {seed_name(event.episode_seed)}, {event.controller}"
+        if event.error_code:
+            self._say(time_s, "episode", f"{who}: failed: {event.error or f'error {event.error_code}'}")
+            return
+        told = [f"return {event.total_return:+.4f}", f"accuracy {number(event.committed_accuracy, '.1%')}"]
+        told.append(f"{event.fossilized} of {event.germinated} seeds kept, {event.pruned} pruned")
+        told += [f"{event.rollbacks} rollbacks"] if event.rollbacks else []
+        told += [f"{event.invalid_actions} actions not legal"] if event.invalid_actions else []
+        self._say(time_s, "episode", f"{who}: {', '.join(told)}")
 
     @_take.register
     def _(self, event: Anomaly, time_s: float) -> None:

@@ -1,6 +1,7 @@
 """Telemetry under faults, as a user meets them: what is lost is said, training goes on, the log stays readable."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -26,7 +27,7 @@ from esper_agents.simic.checkpoints import CheckpointError
 from esper_agents.simic.training import Trainer
 from esper_agents.telemetry import Telemetry
 from esper_agents.train import main as train
-from esper_env.leyline.events import Checkpoint
+from esper_env.leyline.events import Anomaly, Checkpoint, Step
 from esper_env.nissa import EventLog, JsonLinesSink, detectors
 
 EXAMPLE = Path(__file__).parent / "karn" / "golden" / "events.jsonl"
@@ -314,8 +315,15 @@ def test_a_rollback_is_recorded(tmp_path):
     with Telemetry(tmp_path) as telemetry:
         trainer.run(progress=False, report=lambda _: None, telemetry=telemetry)
     trainer.env.close()
-    _, snapshot = folded(tmp_path)
+    log, snapshot = folded(tmp_path)
     assert any(line.kind == "rollback" and "env 1 epoch 4" in line.text for line in snapshot.lines)
+    events = [event for _, event in RunLog(log.path).poll()]
+    losses = [e.train_loss_nats for e in events if isinstance(e, Step) and e.env == 1]
+    assert [i for i, loss in enumerate(losses, 1) if math.isnan(loss)] == [4] and max(losses[:3]) < 100
+    assert [(a.env, a.raised) for a in events if isinstance(a, Anomaly) and a.detector == "non_finite"] == [
+        (1, True),
+        (1, False),
+    ]
     assert "rollback of environment 1" in [Recording(f).reason for f in (tmp_path / "flight").iterdir()]
 
 

@@ -6,7 +6,7 @@ from esper_agents.karn.overwatch.charts import bar, sparkline
 from esper_agents.karn.overwatch.markup import Html, cell, figure, join, note, table, tag
 from esper_agents.karn.overwatch.words import counted
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
-from esper_agents.karn.words import MISSING
+from esper_agents.karn.words import MISSING, seed_name
 from esper_env.leyline.events import Anomaly, Step
 
 
@@ -57,7 +57,7 @@ def _row(snapshot: Snapshot, env: EnvironmentState, alarms: list[Anomaly]) -> Ht
             tag("span", f"{step.epoch} of {header.episode_epochs}", data_field="epoch", class_="number"),
             tag(
                 "small",
-                f"seed {step.episode_seed}",
+                f"seed {seed_name(step.episode_seed)}",
                 title=f"of the episode; {counted(env.episodes, 'episode')} finished",
             ),
         ),

@@ -14,7 +14,7 @@ from esper_agents.karn.sanctum.actions import short_action
 from esper_agents.karn.sanctum.figures import BAD, FAINT, NOTE, WARN, bar, curve, fit, flow, height, moment, row
 from esper_agents.karn.sanctum.view import ALARM, View
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
-from esper_agents.karn.words import MISSING, number
+from esper_agents.karn.words import MISSING, number, seed_name
 from esper_env.leyline import Stage
 from esper_env.leyline.events import Anomaly
 from esper_env.rendering import STAGE_COLOURS
@@ -111,7 +111,7 @@ def _row(view: View, env: EnvironmentState, alarm: bool) -> Text:
         return row([*cells, Text("no step yet", style=FAINT)])
     step = env.step
     length = MISSING if view.snapshot.header is None else str(view.snapshot.header.episode_epochs)
-    cells += [f"{step.episode_seed:>7}"] if seed else []
+    cells += [f"{seed_name(step.episode_seed):>7}"] if seed else []
     cells += [f"{step.epoch}/{length}".rjust(7), number(env.total_return, "+.4f").rjust(7)]
     cells += [number(step.val_accuracy, ".1%").rjust(6), number(step.growth, "+.0%").rjust(6)]
     cells += [_chip(s, slot) for s in _slots(view.snapshot, env)]
@@ -152,7 +152,7 @@ def _block(view: View, env: EnvironmentState, alarm: bool) -> list[Text]:
         Text(short_action(step.action, slots, 44 if wide else 10), style="" if step.executed else WARN),
     ]
     if wide:
-        pieces += [f"rent {number(step.rent, '.4f')}", f"episode seed {step.episode_seed}"]
+        pieces += [f"rent {number(step.rent, '.4f')}", f"episode seed {seed_name(step.episode_seed)}"]
         pieces.append(f"contributions measured at epoch {env.measured_epoch or MISSING}")
     room = view.width - row(pieces, "  ").cell_len - 1
     pieces[3] = row([pieces[3], Text(curve(env.accuracy, min(room, 60 if wide else 10)), style=NOTE)])

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -67,6 +68,16 @@ def test_a_slot_s_lane_is_its_stages_in_order():
         for j, slot in enumerate(RECORDS[0]["slots"]):
             drawn = [(s.stage, s.blueprint) for s in env.lanes[slot] for _ in range(s.first_epoch, s.last_epoch + 1)]
             assert drawn == [(r["stages"][j], r["blueprints"][j]) for r in mine]
+
+
+def test_an_episode_that_failed_says_why_and_shows_no_figures():
+    end = parse(of("episode")[-1])[1]
+    snapshot = fold([RECORDS[0]])
+    snapshot.fold(1.0, replace(end, error_code=1, error="ValueError: needle", committed_accuracy=None))
+    assert snapshot.lines[-1].text == f"env {end.env} seed {end.episode_seed}, ppo: failed: ValueError: needle"
+    snapshot.fold(2.0, replace(end, episode_seed=None, rollbacks=2, invalid_actions=3))
+    text = snapshot.lines[-1].text
+    assert "seed \N{EN DASH}, ppo: return" in text and "2 rollbacks, 3 actions not legal" in text
 
 
 def test_alarms_are_kept_until_they_are_cleared():
@@ -144,6 +155,16 @@ def test_what_is_no_run_is_a_clear_error(tmp_path, content, message, capsys):
         RunLog(tmp_path)
     for command in (["sql", str(tmp_path), "select 1"], ["sanctum", str(tmp_path)], ["overwatch", str(tmp_path)]):
         assert main(command) == 2 and message in capsys.readouterr().err
+
+
+def test_a_log_of_the_first_schema_is_read(tmp_path):
+    """Its episodes have no error, and a seed that is not known is -1."""
+    old = [r | {"schema_version": 1} if r["kind"] == "run_start" else r for r in RECORDS]
+    old = [{k: v for k, v in r.items() if (r["kind"], k) != ("episode", "error")} for r in old]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(r) + "\n" for r in old))
+    log = RunLog(tmp_path)
+    now = [event for _, event in map(parse, RECORDS)]
+    assert [event for _, event in log.poll()][1:] == now[1:] and log.damaged == 0
 
 
 def test_a_folder_of_runs_says_where_they_are(tmp_path):

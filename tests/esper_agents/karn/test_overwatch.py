@@ -26,7 +26,7 @@ from esper_agents.karn.__main__ import main
 from esper_agents.karn.overwatch.charts import axis_texts, sparkline, thinned, ticks
 from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.frontier import pareto_front
-from esper_agents.karn.overwatch.learning import change, learning, moving_mean
+from esper_agents.karn.overwatch.learning import learning, moving_mean
 from esper_agents.karn.overwatch.markup import figure, tag
 from esper_agents.karn.overwatch.words import ago
 from esper_agents.karn.overwatch.worth import waterfall
@@ -453,13 +453,6 @@ def test_a_moving_mean_is_the_mean_of_the_last(values, window):
     expected = [sum(last) / len(last) for i in range(len(values)) if (last := values[max(0, i + 1 - window) : i + 1])]
     assert moving_mean(values, window) == pytest.approx(expected, abs=1e-12)
     assert moving_mean([1.0, float("nan"), 3.0], 2) == [1.0, 1.0, 3.0]
-
-
-def test_a_change_counts_only_beyond_chance():
-    assert change([0.0, 0.1], [0.9, 1.0]).verdict[0] == "↑ better"
-    assert change([0.9, 1.0], [0.0, 0.1]).verdict[0] == "↓ worse"
-    assert change([0.0, 1.0], [0.2, 1.1]).verdict[0] == "≈ no clear change"
-    assert change([0.0], [1.0]).verdict[0] == "too few episodes to tell"
 
 
 def test_episodes_that_failed_are_left_out():
