@@ -135,7 +135,7 @@ class Snapshot:
         if self.end is not None:
             return self.end.status  # type: ignore[return-value]
         if not being_written:
-            return "dead" if self.last_s is not None else "waiting"
+            return "dead"  # also where nothing was ever written: nobody will
         age = self.age_s(now)
         if age is None:
             return "waiting"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -27,7 +28,7 @@ from esper_agents.simic.checkpoints import CheckpointError
 from esper_agents.simic.training import Trainer
 from esper_agents.telemetry import Telemetry
 from esper_agents.train import main as train
-from esper_env.leyline.events import Anomaly, Checkpoint, Step
+from esper_env.leyline.events import Anomaly, Checkpoint, Rollback, Step
 from esper_env.nissa import EventLog, JsonLinesSink, detectors
 
 EXAMPLE = Path(__file__).parent / "karn" / "golden" / "events.jsonl"
@@ -149,13 +150,51 @@ def test_a_full_disk_does_not_stop_a_training(tmp_path, monkeypatch):
     trainer.env.close()
     assert trainer.round == 2, "it has come to its end"
     assert sorted(telemetry.losses) == ["checkpoint", "rounds.jsonl"]
-    assert "No space left on device" in telemetry.losses["checkpoint"]
+    assert telemetry.losses["checkpoint"] == "1 lost (OSError: [Errno 28] No space left on device)"
+    assert folded(tmp_path / "run")[1].end.dropped == {"checkpoint": 1, "rounds.jsonl": 2}, "the log tells"
 
 
-def test_a_run_that_did_not_begin_leaves_no_lines(tmp_path):
+def test_a_run_that_failed_before_it_began_says_so(tmp_path):
     with pytest.raises(ValueError, match="before"), Telemetry(tmp_path):
         raise ValueError("before anything began")
-    assert (tmp_path / "events.jsonl").read_text() == ""
+    log, snapshot = folded(tmp_path)
+    assert snapshot.status(0.0, log.is_being_written) == "failed" and "before anything began" in snapshot.end.error
+    assert not (tmp_path / "flight").exists(), "there is nothing to record"
+    with Telemetry(tmp_path / "nothing"):
+        pass
+    assert (tmp_path / "nothing" / "events.jsonl").read_text() == ""
+
+
+def test_a_detector_that_fails_stops_nothing_and_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("esper_env.nissa.Detectors.see", lambda *_: 1 / 0)
+    with Telemetry(tmp_path) as telemetry:
+        telemetry.emit(Checkpoint(1, "f", 1, 0.0))
+    assert telemetry.losses == {"detectors": "1 lost (ZeroDivisionError: division by zero)"}
+    assert folded(tmp_path)[1].end.dropped == {"detectors": 1}
+
+
+def test_a_flight_that_cannot_be_written_is_counted(tmp_path):
+    (tmp_path / "flight").write_text("in the way")
+    with Telemetry(tmp_path) as telemetry:
+        telemetry.emit(Rollback(0, 3))
+    assert "1 lost" in telemetry.losses["flight"] and folded(tmp_path)[1].end.dropped == {"flight": 1}
+
+
+def test_an_interrupted_run_says_what_was_lost(tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esper_agents.train.run_episodes", interrupted)
+    monkeypatch.setattr("esper_agents.karn.sinks.TensorBoardSink.write", lambda *_: 1 / 0)
+    assert train([*HEURISTIC, "--telemetry-dir", str(tmp_path), "--episodes", "1"]) == 130
+    assert re.search(r"telemetry: tensorboard: \d lost \(ZeroDivisionError", capsys.readouterr().err)
+    (run,) = tmp_path.iterdir()
+    assert folded(run)[1].end.status == "interrupted"
+
+
+def test_bad_arguments_are_refused_before_a_training_writes_anything(tmp_path, refused):
+    few = ["ppo", "--task", "tiny", "--env-json", '{"val_samples": 9999}', "--telemetry-dir", str(tmp_path)]
+    assert refused(few, "the validation split has 512 images") and not list(tmp_path.iterdir())
 
 
 def test_a_run_that_goes_on_is_not_resumed(run, tmp_path):
@@ -349,6 +388,8 @@ def test_an_environment_that_hangs_is_named_and_the_flight_recorded_when_it_goes
     assert not [a for a in snapshot.alarms if a[0] == "stalled"] and snapshot.end.status == "finished"
     (folder,) = (tmp_path / "flight").glob("*-stalled")
     assert Recording(folder).open(1).episode.epoch == 6
+    alarms = [(e["env"], e["raised"]) for e in Recording(folder).events if e["kind"] == "anomaly"]
+    assert alarms[:3] == [(None, True), (1, True), (None, False)], "also what was raised while nothing came"
 
 
 def test_sanctum_asks_for_a_terminal(tmp_path, refused):
@@ -364,6 +405,15 @@ def test_weights_and_biases_get_the_scalars_offline(tmp_path):
     assert done.returncode == 0, done.stderr
     (data,) = tmp_path.glob("*/wandb/offline-run-*/*.wandb")
     assert b"env/return" in data.read_bytes()
+
+
+def test_weights_and_biases_without_a_key_are_refused(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"NETRC": str(tmp_path / "none")}
+    done = subprocess.run(
+        command(tmp_path / "runs", "--wandb"), capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "error: --wandb: " in done.stderr and "WANDB_MODE=offline does without" in done.stderr
 
 
 def test_waiting_alarms_nobody(tmp_path, capsys):

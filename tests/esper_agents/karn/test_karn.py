@@ -2,6 +2,9 @@
 
 import json
 import random
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,16 @@ from esper_env.nissa import JsonLinesSink, json_schema, record
 GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
 LINES = GOLDEN.read_text().splitlines(keepends=True)
 RECORDS = [json.loads(line) for line in LINES]
+
+
+UNPRIVILEGED = """
+import os, sys
+from esper_agents.karn.__main__ import main
+import esper_agents.karn.overwatch, esper_agents.karn.sanctum, esper_agents.karn.sql
+if os.getuid() == 0:
+    os.seteuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def of(kind, **where):
@@ -167,6 +180,33 @@ def test_a_log_of_the_first_schema_is_read(tmp_path):
     assert [event for _, event in log.poll()][1:] == now[1:] and log.damaged == 0
 
 
+@pytest.mark.parametrize("end", [4, 60, -2])
+def test_a_log_whose_first_line_was_cut_off_is_read_once_a_writer_went_on(tmp_path, end):
+    (tmp_path / "events.jsonl").write_text(LINES[0][:end])
+    RunLog(tmp_path)
+    JsonLinesSink(tmp_path / "events.jsonl").close()
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.writelines(LINES[:20])
+    log = RunLog(tmp_path)
+    assert list(log.poll()) == [parse(r) for r in RECORDS[:20]] and log.damaged == 1
+
+
+@pytest.mark.parametrize("where", ["events.jsonl", "."])
+def test_a_log_that_may_not_be_read_is_a_clear_error(tmp_path, where):
+    """Asked by a user that the files are closed to, whoever runs the tests."""
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(GOLDEN, run)
+    (run / where).chmod(0)
+    for command in (["sql", str(run), "select 1"], ["sanctum", str(run)], ["overwatch", str(run), "--port", "0"]):
+        done = subprocess.run(
+            [sys.executable, "-c", UNPRIVILEGED, *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and "cannot be read: Permission denied" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    (run / where).chmod(0o700)
+
+
 def test_a_folder_of_runs_says_where_they_are(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "events.jsonl").write_text(LINES[0])
@@ -176,7 +216,7 @@ def test_a_folder_of_runs_says_where_they_are(tmp_path):
 
 def test_statuses(tmp_path):
     snapshot = Snapshot()
-    assert snapshot.status(0.0, True) == snapshot.status(0.0, False) == "waiting"
+    assert [snapshot.status(0.0, written) for written in (True, False)] == ["waiting", "dead"]
     for r in RECORDS[:-1]:
         snapshot.fold(*parse(r))
     now = RECORDS[-2]["time_s"]

@@ -223,7 +223,7 @@ def test_a_run_whose_process_is_gone_is_dead(golden, tmp_path):
 def test_a_run_that_was_ended_says_how_and_when(golden, tmp_path, status, sign):
     end = {**golden[-1], "status": status, "error": "ValueError: too bad", "dropped": {"wandb": 7}}
     text = look(write(tmp_path, [*golden[:-1], end]), now=end["time_s"] + 30 * 86400)
-    assert sign in text and "30 d ago" in text and "ValueError: too bad" in text and "events lost: wandb 7" in text
+    assert sign in text and "30 d ago" in text and "ValueError: too bad" in text and "lost: wandb 7" in text
 
 
 def test_a_run_that_has_logged_nothing_is_waited_for(tmp_path):
@@ -231,6 +231,8 @@ def test_a_run_that_has_logged_nothing_is_waited_for(tmp_path):
     with writer_of(run):
         text = look(run)
     assert "… WAITING" in text and "no event yet" in text and "no environment has stepped yet" in text
+    text = look(run)
+    assert "✗ DEAD" in text and "the log is empty" in text and "no process writes it" in text
 
 
 def test_a_folder_without_a_run_is_refused_before_the_screen_opens(tmp_path):
