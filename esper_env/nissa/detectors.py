@@ -17,6 +17,8 @@ CLIPPED: Final = (0.5, 0.35)
 RATIO_ERROR: Final = (1e-3, 5e-4)
 ENTROPY_NATS: Final = (1e-3, 3e-3)
 """Of choosing an operation or not where it is legal: raised below the first, over above the second."""
+ALIVE_NATS: Final = 2e-2
+"""An operation whose entropy was never above it cannot lose it: a policy may begin with one it hardly ever takes."""
 VALUE_LOSS: Final = (10.0, 5.0)
 """Times the median of the rounds before."""
 DEGRADED: Final = (0.5, 0.75)
@@ -55,6 +57,8 @@ class Detectors:
 
     def _forget(self) -> None:
         self._raised: set[tuple[str, int | None]] = set()
+        self._alive: set[str] = set()
+        """Operations whose entropy may collapse."""
         self._value_losses: deque[float] = deque(maxlen=20)
         self._best: dict[int, float] = {}
         self._below: dict[int, int] = {}
@@ -201,8 +205,9 @@ class Detectors:
         for op, entropy in update.entropy_by_operation_nats.items():
             if entropy is not None:
                 low, high = ENTROPY_NATS
+                self._alive |= {op} if entropy > ALIVE_NATS else set()
                 text = f"{op} is chosen always or never: {entropy:.2g} nats of entropy"
-                bad, good = entropy < low, entropy > high
+                bad, good = entropy < low and op in self._alive, entropy > high
                 yield from self._switch(f"entropy {op}", text, bad=bad, good=good, value=entropy, threshold=low)
         before = median(self._value_losses) if len(self._value_losses) >= 5 else None
         self._value_losses.append(update.value_loss)

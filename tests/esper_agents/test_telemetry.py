@@ -24,12 +24,16 @@ from esper_agents.karn.__main__ import main as karn
 from esper_agents.karn.reading import RunLog
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.ppo_config import PPOConfig
+from esper_agents.recording import RecordedVectorEnv
+from esper_agents.runner import run_episodes
 from esper_agents.simic.checkpoints import CheckpointError
 from esper_agents.simic.training import Trainer
-from esper_agents.telemetry import Telemetry
+from esper_agents.tamiyo import make_controller
+from esper_agents.telemetry import Telemetry, run_start
 from esper_agents.train import main as train
 from esper_env.leyline.events import Anomaly, Checkpoint, Rollback, Step
 from esper_env.nissa import EventLog, JsonLinesSink, detectors
+from esper_env.nissa.detectors import ENTROPY_NATS
 
 EXAMPLE = Path(__file__).parent / "karn" / "golden" / "events.jsonl"
 HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
@@ -416,13 +420,26 @@ def test_weights_and_biases_without_a_key_are_refused(tmp_path):
     assert "error: --wandb: " in done.stderr and "WANDB_MODE=offline does without" in done.stderr
 
 
-def test_waiting_alarms_nobody(tmp_path, capsys):
-    arguments = ["heuristic", "--task", "tiny", "--episodes", "2", "--envs", "2", "--num-workers", "1"]
-    few = json.dumps({"blueprints": ["norm"], "strict_gates": True, "samples_per_epoch": 128, "val_samples": 256})
-    assert train([*arguments, "--env-json", few, "--telemetry-dir", str(tmp_path)]) == 0
-    (run,) = tmp_path.iterdir()
-    assert "ALARM" not in capsys.readouterr().err and not (run / "flight").exists()
-    assert folded(run)[1].alarms_raised == 0
+def test_waiting_alarms_nobody(tmp_path, make_tiny):
+    """What a run can be alarmed by that trains no policy; of a training, see below."""
+    env = RecordedVectorEnv(make_tiny(2, samples_per_epoch=64, episode_length=150), "wait")
+    env.reset(seed=0)
+    told = {"command": "", "config": {}, "seed": 0, "devices": ["cpu"], "episode_epochs": 150, "total_steps": 300}
+    with Telemetry(tmp_path) as telemetry:
+        telemetry.watch(env)
+        telemetry.emit(run_start(env, controller="wait", **told))
+        run_episodes(make_controller("wait", env), env, 2, seed=0)
+    _, snapshot = folded(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [r["action"] for r in records if r["kind"] == "step"] == ["WAIT"] * 300
+    assert snapshot.alarms_raised == 0 and not (tmp_path / "flight").exists()
+
+
+def test_a_training_that_has_only_begun_alarms_nobody(run):
+    records = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    entropies = [r["entropy_by_operation_nats"]["SET_ALPHA_TARGET"] for r in records if r["kind"] == "update"]
+    assert any(e is not None and e < ENTROPY_NATS[0] for e in entropies), "it begins with what it hardly ever takes"
+    assert [r for r in records if r["kind"] == "anomaly"] == []
 
 
 def test_tensorboard_holds_the_figures_of_the_log(tmp_path):

@@ -133,6 +133,14 @@ def test_between_the_thresholds_an_alarm_stays_what_it_is():
     assert told(detectors, replace(UPDATE, approx_kl_nats=2 * KL[0]), between, between) == [("kl", True)]
 
 
+def test_an_operation_that_was_never_taken_has_no_entropy_to_lose():
+    """As SET_ALPHA_TARGET, which an untrained policy leaves to learning."""
+    detectors = Detectors()
+    rounds = [replace(UPDATE, entropy_by_operation_nats={"PRUNE": e}) for e in (7e-4, 5e-3, 8e-4, 0.1, 5e-4)]
+    assert told(detectors, *rounds[:3]) == []
+    assert told(detectors, *rounds[3:]) == [("entropy PRUNE", True)]
+
+
 def test_a_value_loss_is_measured_by_those_before():
     detectors = Detectors()
     few = [replace(UPDATE, value_loss=v) for v in (1.0, 100.0)]
