@@ -67,11 +67,8 @@ class EnvironmentState:
     episodes: int = 0
     """Finished."""
     step: Step | None = None
-    last_step_s: float | None = None
-    decision: Decision | None = None
     total_return: float = 0.0
     accuracy: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     rents: list[float] = field(default_factory=list)
     lanes: dict[str, list[Stretch]] = field(default_factory=dict)
@@ -87,7 +84,7 @@ class EnvironmentState:
     def begin(self) -> None:
         """Forget the episode before."""
         fresh = EnvironmentState(self.env)
-        kept = ("env", "episodes", "decision", "gates", "last_step_s")
+        kept = ("env", "episodes", "gates")
         vars(self).update({k: v for k, v in vars(fresh).items() if k not in kept})
 
 
@@ -206,10 +203,9 @@ class Snapshot:
         env = self._env(event.env)
         if env.step is not None and event.epoch <= env.step.epoch:
             env.begin()
-        env.step, env.last_step_s = event, time_s
+        env.step = event
         env.total_return += event.reward
         env.accuracy.append(event.val_accuracy)
-        env.train_accuracy.append(event.train_accuracy)
         env.rewards.append(event.reward)
         env.rents.append(event.rent)
         for slot, stage, blueprint, alpha in zip(
@@ -229,7 +225,6 @@ class Snapshot:
 
     @_take.register
     def _(self, event: Decision, time_s: float) -> None:
-        self._env(event.env).decision = event
         self.decisions.append(event)
 
     @_take.register

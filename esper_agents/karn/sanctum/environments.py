@@ -9,7 +9,7 @@ from typing import Final
 from rich.style import Style
 from rich.text import Text
 
-from esper_agents.karn.readings import measured
+from esper_agents.karn.readings import gate, measured
 from esper_agents.karn.sanctum.actions import short_action
 from esper_agents.karn.sanctum.figures import BAD, FAINT, NOTE, WARN, bar, curve, fit, flow, height, moment, row
 from esper_agents.karn.sanctum.view import ALARM, View
@@ -69,7 +69,7 @@ def environments(view: View) -> Text:
 def detail_fits(snapshot: Snapshot, height: int) -> bool:
     """Whether `height` lines hold a block for each environment."""
     slots = 0 if snapshot.header is None else len(snapshot.header.slots)
-    return len(snapshot.envs) * (1 + slots) <= height
+    return len(snapshot.envs) * (2 + slots) <= height
 
 
 def _alarm_lines(view: View, time_s: float, alarm: Anomaly) -> list[Text]:
@@ -156,7 +156,9 @@ def _block(view: View, env: EnvironmentState, alarm: bool) -> list[Text]:
         pieces.append(f"contributions measured at epoch {env.measured_epoch or MISSING}")
     room = view.width - row(pieces, "  ").cell_len - 1
     pieces[3] = row([pieces[3], Text(curve(env.accuracy, min(room, 60 if wide else 10)), style=NOTE)])
-    lines = [fit(row(pieces, "  "), view.width)]
+    losses = [f"loss {number(loss, '.3f')}" for loss in (step.train_loss_nats, step.val_loss_nats)]
+    trained = f"    training: {losses[0]}, accuracy {number(step.train_accuracy, '.1%')}; validation: {losses[1]} nats"
+    lines = [fit(row(pieces, "  "), view.width), fit(Text(trained, style=FAINT), view.width)]
     for slot in _slots(view.snapshot, env):
         told = [("contribution", slot.contribution)] + ([("Shapley value", slot.shapley)] if wide else [])
         cells: list[Text | str] = [
@@ -166,6 +168,7 @@ def _block(view: View, env: EnvironmentState, alarm: bool) -> list[Text]:
             f"alpha {number(slot.alpha, '.2f')}",
             bar(slot.alpha, 20 if wide else 4, STAGE_COLOURS[Stage[slot.stage]]),
             *(f"{name} {number(v, '+.1f'):>5}{' ' * 7 if v is None else ' points'}" for name, v in told),
+            gate(env, slot.name, slot.stage) if wide else "",
         ]
         lines.append(fit(row(cells), view.width))
     return lines

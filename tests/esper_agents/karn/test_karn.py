@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from esper_agents.karn.__main__ import main
 from esper_agents.karn.metrics import LAYOUT, Metrics
 from esper_agents.karn.reading import RunError, RunLog, parse
-from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.snapshot import DECISIONS, Snapshot
 from esper_agents.karn.timeline import timeline
 from esper_env.leyline.events import EVENTS, Anomaly, RunEnd
 from esper_env.nissa import JsonLinesSink, json_schema, record
@@ -65,7 +65,7 @@ def test_the_snapshot_is_what_the_log_says():
     mine = of("step", env=1)[-30:]
     assert env.accuracy == [r["val_accuracy"] for r in mine] and env.rewards == [r["reward"] for r in mine]
     assert env.total_return == pytest.approx(of("episode", env=1)[-1]["total_return"])
-    assert env.decision.probability == of("decision", env=1)[-1]["probability"]
+    assert [d.probability for d in snapshot.decisions] == [r["probability"] for r in of("decision")[-DECISIONS:]]
     assert [u.approx_kl_nats for u in snapshot.updates] == [r["approx_kl_nats"] for r in of("update")]
     assert [e.end.total_return for e in snapshot.episodes] == [r["total_return"] for r in of("episode")]
     assert [e.steps for e in snapshot.episodes] == [59, 60, 119, 120, 179, 180]

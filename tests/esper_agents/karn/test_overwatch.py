@@ -24,18 +24,19 @@ from websockets.sync.client import connect
 
 from esper_agents.karn.__main__ import main
 from esper_agents.karn.overwatch.charts import axis_texts, sparkline, thinned, ticks
+from esper_agents.karn.overwatch.environments import environments
 from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.frontier import pareto_front
 from esper_agents.karn.overwatch.learning import learning, moving_mean
 from esper_agents.karn.overwatch.markup import figure, tag
 from esper_agents.karn.overwatch.words import ago
-from esper_agents.karn.overwatch.worth import waterfall
+from esper_agents.karn.overwatch.worth import waterfall, worth
 from esper_agents.karn.reading import RunLog
 from esper_agents.karn.readings import measured
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.karn.words import duration
 from esper_env.accounting import ROLLBACK_PENALTY
-from esper_env.leyline.events import Anomaly, Counterfactual, EpisodeEnd, Rollback, RunEnd, RunStart, Step, Update
+from esper_env.leyline.events import Anomaly, Counterfactual, EpisodeEnd, Gate, Rollback, RunEnd, RunStart, Step, Update
 from esper_env.nissa import JsonLinesSink, record
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -459,6 +460,25 @@ def test_episodes_that_failed_are_left_out():
     snapshot = folded(*(replace(e, error_code=1) if isinstance(e, EpisodeEnd) and e.env else e for e in events()))
     assert "3 episodes ended in an error" in learning(snapshot)
     assert "of the last" in learning(snapshot)
+
+
+def test_a_slot_tells_whether_its_gate_is_open_and_an_environment_its_losses():
+    start = next(e for e in events() if isinstance(e, RunStart))
+    step = replace(
+        next(e for e in events() if isinstance(e, Step)),
+        stages=("TRAINING", "HOLDING", "FOSSILIZED"),
+        blueprints=("norm", "norm", "norm"),
+        train_loss_nats=1.25,
+        val_loss_nats=float("nan"),
+        train_accuracy=0.375,
+    )
+    slots = start.slots
+    snapshot = folded(start, step, Gate(0, 1, slots[0], "ADVANCE", True), Gate(0, 1, slots[1], "ADVANCE", True))
+    assert re.findall(r'data-field="gate">(.*?)<', environments(snapshot)) == ["ADVANCE open", "FOSSILIZE not yet"]
+    snapshot.fold(9.0, Gate(0, 1, slots[0], "ADVANCE", False))
+    assert re.findall(r'data-field="gate">(.*?)<', environments(snapshot))[0] == "ADVANCE not yet"
+    figures = re.findall(r'data-field="(?:train|val)-\w+">(.*?)<', worth(snapshot, 0))
+    assert figures == ["1.250 nats", "37.5%", "NaN nats"]
 
 
 def test_a_contribution_is_of_the_seed_that_was_measured():

@@ -152,6 +152,31 @@ def test_the_large_screen_shows_the_log_s_values(golden):
     assert "run        finished after 4 s" in text
 
 
+def test_a_block_tells_the_losses_and_which_gates_are_open(golden, tmp_path):
+    """From the middle of the first episode, where some gates are open and some are not yet."""
+    ends = [i for i, r in enumerate(golden) if r["kind"] == "step" and r["env"] == 1 and r["epoch"] == 12]
+    records = golden[: ends[0] + 10]
+    text = look(write(tmp_path, records), "e", size=LARGE)
+    seen = set()
+    for i in (0, 1):
+        step = [s for s in of(records, "step") if s["env"] == i][-1]
+        open_gates = {}
+        for r in of(records, "gate"):
+            if r["env"] == i:
+                open_gates[r["slot"], r["operation"]] = r["open"]
+        block = text[text.index(f"   {i}  epoch {step['epoch']}/30") :]
+        assert f"training: loss {step['train_loss_nats']:.3f}, accuracy {step['train_accuracy']:.1%}; " in block
+        assert f"validation: loss {step['val_loss_nats']:.3f} nats" in block
+        for slot, stage in zip(golden[0]["slots"], step["stages"], strict=True):
+            line = next(line for line in block.splitlines() if line.strip(" ┃│").startswith(slot))
+            onward = {"HOLDING": "FOSSILIZE"}.get(stage, "ADVANCE")
+            expected = f"{onward} {'open' if open_gates.get((slot, onward)) else 'not yet'}"
+            growing = stage in ("GERMINATED", "TRAINING", "BLENDING", "HOLDING")
+            assert (expected in line) == growing and ("not yet" in line or " open" in line) == growing
+            seen |= {expected.split(" ", 1)[1]} if growing else set()
+    assert seen == {"open", "not yet"}
+
+
 def test_the_small_screen_shows_the_essential_things_uncut(golden):
     text = look(GOLDEN.parent)
     top = text.split("Environments")[0]
