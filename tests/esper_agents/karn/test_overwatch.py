@@ -317,6 +317,46 @@ def test_a_run_is_followed_until_it_dies(browser, tmp_path):
         assert "become shorter" in browser.text(".meaning")
 
 
+@needs_chromium
+def test_a_training_is_followed_while_it_steps_and_until_it_is_killed(browser, tmp_path):
+    """That updates come is tested, not how soon: a busy machine may take its time."""
+    hosts = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16}
+    options = ["--task", "tiny", "--episodes", "100000", "--envs", "2", "--num-workers", "1", "--env-json"]
+    training = [sys.executable, "-m", "esper_agents.train", "heuristic", *options, json.dumps(hosts)]
+
+    def logged():
+        return log.read_bytes().count(b'{"kind": "step"')
+
+    with subprocess.Popen(
+        [*training, "--telemetry-dir", str(tmp_path / "runs")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := list(tmp_path.glob("runs/*/events.jsonl"))) or not found[0].stat().st_size:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            (log,) = found
+            browser.told.clear()
+            with serving(log.parent, tmp_path) as url:
+                browser.open(url)
+                steps = "Number(document.querySelector('[data-field=steps]').textContent.replaceAll(',', ''))"
+                for _ in range(3):
+                    browser.wait(f"document.querySelector('[data-field=steps]') !== null && {steps} > {logged()}", 60)
+                browser.wait("['live', 'slow'].includes(document.querySelector('[data-field=status]').textContent)", 60)
+                assert process.poll() is None
+                process.kill()
+                process.wait()
+                browser.wait_text("[data-field=status]", "dead", 60)
+                browser.wait(f"{steps} === {logged()}", 60)
+                last = [
+                    json.loads(x) for x in log.read_bytes().split(b"\n")[:-1] if b'"step", ' in x and b'"env": 1' in x
+                ]
+                browser.wait_text("tr[data-env='1'] [data-field=accuracy]", f"{last[-1]['val_accuracy']:.1%}")
+                assert browser.complaints() == []
+        finally:
+            process.kill()
+
+
 # -- who may look --------------------------------------------------------------------------------------
 
 
