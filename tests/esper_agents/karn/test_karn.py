@@ -19,9 +19,11 @@ from esper_agents.karn.metrics import LAYOUT, Metrics
 from esper_agents.karn.reading import RunError, RunLog, parse
 from esper_agents.karn.snapshot import DECISIONS, Snapshot
 from esper_agents.karn.timeline import timeline
+from esper_agents.ppo_config import PPOConfig
 from esper_env.leyline.events import EVENTS, Anomaly, RunEnd
 from esper_env.nissa import JsonLinesSink, json_schema, record
 
+ALARMED = Path(__file__).parent / "alarmed"
 GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
 LINES = GOLDEN.read_text().splitlines(keepends=True)
 RECORDS = [json.loads(line) for line in LINES]
@@ -73,6 +75,24 @@ def test_the_snapshot_is_what_the_log_says():
     measured = of("counterfactual", env=0)[-1]
     assert [env and env[0] for env in snapshot.envs[0].contributions.values()] == measured["contribution_points"]
     assert snapshot.status(0.0, False) == "finished"
+
+
+def test_a_recorded_log_with_an_alarm_and_a_rollback_is_read():
+    """`alarmed/record.py` records it anew when the settings or the events are other ones."""
+    log, snapshot, validator = RunLog(ALARMED), Snapshot(), jsonschema.Draft202012Validator(json_schema())
+    for line in log.path.read_text().splitlines():
+        validator.validate(json.loads(line))
+    told = list(log.poll())
+    for time_s, event in told:
+        snapshot.fold(time_s, event)
+    assert log.damaged == 0 and snapshot.end.status == "finished"
+    alarms = [(e.detector, e.env, e.raised) for _, e in told if isinstance(e, Anomaly)]
+    assert alarms == [("non_finite", 0, True), ("non_finite", 0, False)]
+    assert snapshot.alarms_raised == 1 and snapshot.alarms == {} and snapshot.envs[0].rollbacks == [10]
+    kinds = [line.kind for line in snapshot.lines]
+    assert kinds.index("alarm") < kinds.index("rollback") < kinds.index("clear")
+    config = PPOConfig.model_validate_json(json.dumps(snapshot.header.config))
+    assert json.loads(config.model_dump_json()) == snapshot.header.config, "its settings are those of today"
 
 
 def test_a_slot_s_lane_is_its_stages_in_order():

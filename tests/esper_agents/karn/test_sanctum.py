@@ -357,6 +357,11 @@ def test_an_alarm_is_in_the_strip_and_in_its_environment_s_row(golden, tmp_path,
     watch(run, story, size)
 
 
+def test_a_rollback_is_told_in_its_environment():
+    text = look(GOLDEN.parents[1] / "alarmed")
+    assert "↺ rolled back at epoch 10" in text and "✓ no alarms now; 1 raised before" in text
+
+
 def test_an_alarm_about_the_policy_marks_its_figure_and_many_alarms_are_counted(golden, tmp_path):
     at = golden[-1]["time_s"]
     names = ["kl", "entropy WAIT", "value_loss", "clipped", "ratio", "stalled"]
