@@ -336,6 +336,7 @@ def test_a_training_is_followed_while_it_steps_and_until_it_is_killed(browser, t
                 assert time.monotonic() < deadline and process.poll() is None
                 time.sleep(0.05)
             (log,) = found
+            browser.send("Page.navigate", url="about:blank")  # a page whose server has gone asks for it again and again
             browser.told.clear()
             with serving(log.parent, tmp_path) as url:
                 browser.open(url)
