@@ -76,7 +76,6 @@ class EnvironmentConfig(BaseModel):
     """Which environment is run. The fields are the command line's flags, with these words as their help."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    """Flags whose feature does not exist yet."""
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ DUMPS_KEPT = 20
 class FlightRecorder:
     """Keeps the last events; `dump` writes them down with the state of every environment.
 
-    It never raises: what went wrong is in `errors`, and the run goes on.
+    It never raises: what went wrong is counted in `lost`, and the run goes on.
 
     Args:
         folder: where recordings go, a folder each.
@@ -32,7 +32,10 @@ class FlightRecorder:
         self.folder = folder
         self.envs: gymnasium.vector.VectorEnv[Any, Any, Any] | None = None
         """Whose states are kept."""
+        self.lost: Counter[str] = Counter()
+        """Recordings that could not be written, under "flight"."""
         self.errors: dict[str, str] = {}
+        """Why not."""
         self._events: deque[tuple[Event, float]] = deque(maxlen=EVENTS_KEPT)
         self._number = 1 + max((int(p.name.partition("-")[0]) for p in _recordings(folder)), default=0)
 
@@ -45,13 +48,15 @@ class FlightRecorder:
         try:
             self._write(reason)
         except Exception as error:  # telemetry never stops training
+            self.lost["flight"] += 1
             self.errors["flight"] = f"{type(error).__name__}: {error}"
 
     def _write(self, reason: str) -> None:
         name = "".join(c if c.isalnum() else "-" for c in reason.lower())
         part = self.folder / f".{self._number:04d}"
         part.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(record(event, time_s)) for event, time_s in self._events)
+        events = self._events.copy()  # another thread may add to them
+        lines = (json.dumps(record(event, time_s)) for event, time_s in events)
         (part / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
         states: tuple[bytes, ...] = ()
         arguments: list[dict[str, Any]] = []

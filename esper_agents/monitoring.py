@@ -19,16 +19,17 @@ LAST_LOOK_S = 3.0
 
 @contextmanager
 def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
-    """Log the run in `folder`, and show it as `config` says.
+    """Log the run in `folder`, and show it as `config` says. At the end what was lost is printed.
 
     Raises:
-        ValueError: the folder cannot be written, another process logs to it, or there is no terminal for Sanctum.
+        ValueError: the folder cannot be written, another process logs to it, there is no terminal for Sanctum, or
+            Weights & Biases cannot be reached.
     """
     from esper_agents.karn.sinks import TensorBoardSink, WandbSink  # noqa: PLC0415 - slow to import
 
     if config.sanctum and not sys.stdout.isatty():
         raise ValueError("--sanctum needs a terminal; leave it out, or look at the run with --overwatch")
-    with ExitStack() as screens, ExitStack() as stack:  # screens go last: they show how the run ended
+    with _told() as begun, ExitStack() as screens, ExitStack() as stack:  # screens go last: they show how it ended
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sinks: list[Sink] = [TensorBoardSink(folder)]
@@ -37,6 +38,7 @@ def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
             if not config.sanctum:  # it has the terminal to itself
                 sinks.append(ConsoleSink())
             telemetry = stack.enter_context(Telemetry(folder, sinks))
+            begun.append(telemetry)
         except OSError as error:
             hint = "choose another folder with --telemetry-dir"
             raise ValueError(f"cannot log to {folder}: {error.strerror or error}; {hint}") from error
@@ -47,6 +49,18 @@ def monitored(config: EnvironmentConfig, folder: Path) -> Iterator[Telemetry]:
             yield telemetry
         except ValueError as error:  # those of a run that began are no bad arguments
             raise RuntimeError(f"the run failed: {error}") from error
+
+
+@contextmanager
+def _told() -> Iterator[list[Telemetry]]:
+    """Say at the end, however it comes, what was lost."""
+    begun: list[Telemetry] = []
+    try:
+        yield begun
+    finally:
+        for telemetry in begun:
+            for sink, loss in telemetry.losses.items():
+                print(f"telemetry: {sink}: {loss}", file=sys.stderr)
 
 
 @contextmanager

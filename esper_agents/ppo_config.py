@@ -144,6 +144,14 @@ class PPOConfig(EnvironmentConfig):
         return self.devices or (self.policy_device,)
 
     @property
+    def compiled(self) -> str:
+        """Mode in which the policy update is compiled, or "off"."""
+        if self.compile_mode != "auto":
+            return self.compile_mode
+        screen = (self.sanctum or self.overwatch) and not self.force_compile
+        return "default" if self.policy_device.startswith("cuda") and not screen else "off"
+
+    @property
     def batch_size(self) -> int:
         """Transitions of a minibatch."""
         return -(-self.envs * self.episode_length // self.minibatches)

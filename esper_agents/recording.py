@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from esper_agents.infos import info_row
 from esper_agents.tamiyo import Interface
+from esper_env.info import NOT_FINITE
 from esper_env.leyline import Op, Stage
 from esper_env.leyline.events import Counterfactual, EpisodeEnd, Event, Gate, Lifecycle, Rollback, Step
 
@@ -32,7 +34,7 @@ class EpisodeRecorder:
 
     def __init__(self, env: int, interface: Interface, controller: str) -> None:
         self.env, self.interface, self.controller = env, interface, controller
-        self._seed = -1
+        self._seed: int | None = None
         self._before: Mapping[str, Any] = {}
         self._return = 0.0
         self._onward = {
@@ -43,7 +45,7 @@ class EpisodeRecorder:
 
     def begin(self, info: Mapping[str, Any], seed: int | None) -> None:
         """An episode begins, with the info and the seed of its reset."""
-        self._before, self._seed, self._return = info, -1 if seed is None else seed, 0.0
+        self._before, self._seed, self._return = info, seed, 0.0
 
     def step(self, action: int, reward: float, info: Mapping[str, Any], spent: Mapping[str, float]) -> Iterator[Event]:
         """Yield what a step came to; `spent` are the environment's seconds by part."""
@@ -62,9 +64,9 @@ class EpisodeRecorder:
             executed=not bool(info["invalid_action"]),
             reward=reward,
             value=float(info["value"]),
-            train_loss_nats=float(info["train_loss"]),
+            train_loss_nats=_loss(info["train_loss"]),
             train_accuracy=float(info["train_accuracy"]),
-            val_loss_nats=float(info["val_loss"]),
+            val_loss_nats=_loss(info["val_loss"]),
             val_accuracy=float(info["val_accuracy"]),
             params=int(info["params"]),
             growth=float(info["growth"]),
@@ -96,19 +98,25 @@ class EpisodeRecorder:
             yield Rollback(self.env, epoch)
         self._before = info
 
-    def end(self, info: Mapping[str, Any]) -> EpisodeEnd:
-        """Return what the episode came to, from the info of its last step."""
+    def end(self, info: Mapping[str, Any], error: str | None = None) -> EpisodeEnd:
+        """Return what the episode came to, from the info of its last step; `error` is what made it fail."""
         counts = ("params", "germinated", "fossilized", "pruned", "rollbacks", "invalid_actions", "flops_total")
         return EpisodeEnd(
             env=self.env,
             controller=self.controller,
             episode_seed=self._seed,
             total_return=self._return,
-            committed_accuracy=float(info["committed_accuracy"]),
+            committed_accuracy=None if info["error_code"] else float(info["committed_accuracy"]),
             growth=float(info["growth"]),
             error_code=int(info["error_code"]),
+            error=error,
             **{name: int(info[name]) for name in counts},
         )
+
+
+def _loss(value: Any) -> float:
+    """A loss of an info; there the largest number stands for one that is not finite."""
+    return math.nan if value == NOT_FINITE else float(value)
 
 
 class RecordedVectorEnv(gymnasium.vector.VectorWrapper):
@@ -168,11 +176,15 @@ class RecordedVectorEnv(gymnasium.vector.VectorWrapper):
             for event in recorder.step(int(actions[i]), float(rewards[i]), after, spent[i]):
                 self.emit(event)
             if terminated[i] or truncated[i]:
-                self.emit(recorder.end(after))
+                self.emit(recorder.end(after, self._error(i) if after["error_code"] else None))
                 if "final_info" in row:
                     recorder.begin(row, None)
         self.spent_s["telemetry"] += time.perf_counter() - stepped
         return obs, rewards, terminated, truncated, infos
+
+    def _error(self, i: int) -> str | None:
+        """What made the last episode of environment `i` that failed do so."""
+        return self.unwrapped.get_attr("last_error")[i]  # type: ignore[attr-defined, no-any-return]
 
     def _account(self, wall: float, spent: Sequence[Mapping[str, float]]) -> None:
         """Split the wall-clock time of a step as the environments' threads spent theirs."""

@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -48,6 +49,7 @@ class Telemetry:
         self._log = EventLog([JsonLinesSink(folder / EVENTS), *sinks], tick=self._tick)
         self._started = time.monotonic()
         self._begun = False
+        self._lost: Counter[str] = Counter()
         self._errors: dict[str, str] = {}
 
     def watch(self, env: RecordedVectorEnv) -> None:
@@ -60,9 +62,7 @@ class Telemetry:
         """Log an event, and what alarms it raises or clears."""
         now = time.time()
         self._begun = True
-        with self._watching:
-            alarms = self._detectors.see(event, now)
-        for each in (event, *alarms):
+        for each in (event, *(alarms := self._alarms(lambda: self._detectors.see(event, now)))):
             self._log.emit(each)
             self._flight.keep(each, now)
         for each in (event, *alarms):
@@ -74,23 +74,38 @@ class Telemetry:
     def _tick(self, now: float) -> list[Anomaly]:
         """What the log's own thread asks while no event comes."""
         envs = self._flight.envs
-        stepping: tuple[int, ...] = () if envs is None else envs.unwrapped.running  # type: ignore[attr-defined]
-        with self._watching:
-            return self._detectors.tick(now, stepping)
+        alarms = self._alarms(
+            lambda: self._detectors.tick(now, () if envs is None else envs.unwrapped.running)  # type: ignore[attr-defined]
+        )
+        for alarm in alarms:
+            self._flight.keep(alarm, now)
+        return alarms
+
+    def _alarms(self, ask: Callable[[], list[Anomaly]]) -> list[Anomaly]:
+        try:
+            with self._watching:
+                return ask()
+        except Exception as error:  # a detector that fails never stops training
+            self._lose("detectors", error)
+            return []
 
     @property
     def losses(self) -> dict[str, str]:
-        """What lost how much and why, by sink; empty if nothing did."""
-        counts, errors = dict(self._log.dropped), {**self._log.errors, **self._flight.errors}
-        lost = {
-            name: f"{counts.get(name, 0)} events lost" + (f" ({errors[name]})" if name in errors else "")
+        """What lost how much and why, by sink or file; empty if nothing did."""
+        counts = self._log.dropped + self._lost + self._flight.lost
+        errors = {**self._log.errors, **self._flight.errors, **self._errors}
+        return {
+            name: f"{counts[name]} lost" + (f" ({errors[name]})" if name in errors else "")
             for name in sorted({*counts, *errors})
         }
-        return lost | self._errors
 
     def failed_to_write(self, what: str, error: OSError) -> None:
         """Count a file beside the log that could not be written among the losses."""
-        self._errors[what] = f"not written ({error})"
+        self._lose(what, error)
+
+    def _lose(self, what: str, error: Exception) -> None:
+        self._lost[what] += 1
+        self._errors[what] = f"{type(error).__name__}: {error}"
 
     def __enter__(self) -> Self:
         return self
@@ -103,9 +118,12 @@ class Telemetry:
             status = "interrupted"
         elif error is not None:
             status, text = "failed", f"{type(error).__name__}: {error}"
-            self._flight.dump("crash")
-        # of a run that did not begin nothing is logged
-        self._log.end(RunEnd(status, text, time.monotonic() - self._started) if self._begun else None)
+            if self._begun:
+                self._flight.dump("crash")
+        lost = {**self._lost, **self._flight.lost}
+        end = RunEnd(status, text, time.monotonic() - self._started, lost)
+        # of a run that ended well before it began nothing is logged
+        self._log.end(end if self._begun or error is not None else None)
 
 
 def _between_steps(alarm: Anomaly) -> bool:

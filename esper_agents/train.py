@@ -83,7 +83,9 @@ def run_ppo(config: PPOConfig, *, command: str = "") -> Telemetry:
     folder = run_folder(config) if config.resume is None else resumed_folder(config, Path(config.resume))
     trainer = Trainer(config, folder, command=command)
     try:
-        if config.resume is not None:
+        if config.resume is None:
+            trainer.env.reset()  # refuses what is wrong with the arguments before anything is written
+        else:
             trainer.resume(Path(config.resume))
         with monitored(config, folder) as telemetry:
             trainer.run(progress=not config.sanctum, telemetry=telemetry)
@@ -127,8 +129,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    for sink, loss in telemetry.losses.items():
-        print(f"telemetry: {sink}: {loss}", file=sys.stderr)
     return LOST_TELEMETRY if telemetry.losses else 0
 
 

@@ -107,7 +107,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Episode End
     *Terminated* after `episode_length` steps, after the third rollback, or when a step fails
-    (`info["error_code"]` is then not 0 and the text is in `env.unwrapped.provenance["error"]`).
+    (`info["error_code"]` is then not 0 and the text is in `env.unwrapped.provenance["error"]`, and in
+    `env.unwrapped.last_error` also after the next reset).
     *Truncated* never; a wrapper may do so, and the episode is then not settled.
 
     A rollback is the governor's answer to a loss or weight that is not finite, to accuracy that falls back to
@@ -182,6 +183,8 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
         """What this environment was made with, without the defaults."""
         self.seconds: dict[str, float] = {}
         """Wall-clock seconds of the last step: "train", "evaluate" and "observe"."""
+        self.last_error: str | None = None
+        """What made the last episode that failed do so, also when the next one has begun."""
         s = self.settings
         self._native = s.device == "cpu" and s.precision == "fp32" and native.in_use() is not None
         self.action_table: tuple[Action, ...] = action_table(s.slots, s.blueprints, s.styles, s.tempos)
@@ -440,7 +443,7 @@ class EsperEnv(gymnasium.Env[Observation, np.int64]):
     def _fail(self, error: Exception) -> tuple[float, dict[str, Any]]:
         """End the episode at the value of an untrained host; its settlement was never measured."""
         logger.exception("a step of %s failed; its episode ends", self.settings.task.name)
-        self._error = f"{type(error).__name__}: {error}"
+        self._error = self.last_error = f"{type(error).__name__}: {error}"
         self._done = True
         value = 1.0 / self.data.num_classes
         reward, self.value = value - self.value, value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +47,12 @@ class Tally:
         return 1.0 - float(np.std(last)) / mean if mean > 0 else 0.0
 
 
+NOT_FINITE: Final = float(np.finfo(np.float64).max)
+"""Stands for a loss that is not finite: info must compare equal to itself."""
+
+
 def _finite(value: float) -> float:
-    """A non-finite loss of a failed epoch as the largest float: info must compare equal to itself."""
-    return value if math.isfinite(value) else float(np.finfo(np.float64).max)
+    return value if math.isfinite(value) else NOT_FINITE
 
 
 def total_params(model: GrowingModel) -> int:

@@ -225,8 +225,9 @@ def report(rows: list[dict[str, Any]]) -> Report:
     text = (
         f"A round of four episodes of {EPOCHS} epochs takes {spread(each(rows, 'without'), '.1f')} s. The log, "
         f"TensorBoard, Weights & Biases offline, the alarms and the flight recorder add {spread(cost, '.2%')} to it. "
-        f"They take {spread(telemetry, '.2%')} of one core's time, Sanctum, drawing 200 by 50 characters, "
-        f"{spread(sanctum, '.2%')}, and Overwatch {spread(overwatch, '.2%')}, in part of what training leaves idle."
+        f"Of one core's time, events once they are built take {spread(telemetry, '.2%')}, Sanctum, drawing 200 by 50 "
+        f"characters, {spread(sanctum, '.2%')}, and Overwatch {spread(overwatch, '.2%')}, in part of what training "
+        "leaves idle."
     )
     names = {
         "telemetry, of a training round": cost,

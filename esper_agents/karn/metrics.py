@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from esper_agents.karn.readings import PARTS
 from esper_agents.karn.snapshot import Snapshot
 from esper_env.leyline.events import Counterfactual, EpisodeEnd, Event, RunStart, Step, Update
 
@@ -28,7 +29,7 @@ LAYOUT: Final[dict[str, dict[str, Sequence[str]]]] = {
         "explained variance": ["value/explained_variance"],
     },
     "Where does the time go?": {
-        "shares": [f"time/{part}" for part in ("train", "evaluate", "observe", "policy", "update", "telemetry")],
+        "shares": [f"time/{part}" for part in PARTS],
     },
 }
 """Charts of the custom-scalars page, by the question they answer."""

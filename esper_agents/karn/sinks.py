@@ -73,7 +73,7 @@ class WandbSink:
         folder: of the run.
 
     Raises:
-        ValueError: the package is not installed.
+        ValueError: the package is not installed, there is no key, or the service cannot be reached.
     """
 
     name = "wandb"
@@ -83,7 +83,10 @@ class WandbSink:
             raise ValueError("--wandb needs the package wandb: pip install -e '.[wandb]'")
         import wandb  # noqa: PLC0415 - optional
 
-        self._run: Any = wandb.init(project="esper", name=folder.name, dir=str(folder))
+        try:
+            self._run: Any = wandb.init(project="esper", name=folder.name, dir=str(folder))
+        except wandb.errors.Error as error:
+            raise ValueError(f"--wandb: {error} WANDB_MODE=offline does without a login and a network.") from error
         self._metrics = Metrics()
 
     def write(self, records: Sequence[Record]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Final, Literal
 
+from esper_agents.karn.words import number, seed_name
 from esper_env.leyline.events import (
     Anomaly,
     Checkpoint,
@@ -66,11 +67,8 @@ class EnvironmentState:
     episodes: int = 0
     """Finished."""
     step: Step | None = None
-    last_step_s: float | None = None
-    decision: Decision | None = None
     total_return: float = 0.0
     accuracy: list[float] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     rents: list[float] = field(default_factory=list)
     lanes: dict[str, list[Stretch]] = field(default_factory=dict)
@@ -86,7 +84,7 @@ class EnvironmentState:
     def begin(self) -> None:
         """Forget the episode before."""
         fresh = EnvironmentState(self.env)
-        kept = ("env", "episodes", "decision", "gates", "last_step_s")
+        kept = ("env", "episodes", "gates")
         vars(self).update({k: v for k, v in vars(fresh).items() if k not in kept})
 
 
@@ -134,7 +132,7 @@ class Snapshot:
         if self.end is not None:
             return self.end.status  # type: ignore[return-value]
         if not being_written:
-            return "dead" if self.last_s is not None else "waiting"
+            return "dead"  # also where nothing was ever written: nobody will
         age = self.age_s(now)
         if age is None:
             return "waiting"
@@ -205,10 +203,9 @@ class Snapshot:
         env = self._env(event.env)
         if env.step is not None and event.epoch <= env.step.epoch:
             env.begin()
-        env.step, env.last_step_s = event, time_s
+        env.step = event
         env.total_return += event.reward
         env.accuracy.append(event.val_accuracy)
-        env.train_accuracy.append(event.train_accuracy)
         env.rewards.append(event.reward)
         env.rents.append(event.rent)
         for slot, stage, blueprint, alpha in zip(
@@ -228,7 +225,6 @@ class Snapshot:
 
     @_take.register
     def _(self, event: Decision, time_s: float) -> None:
-        self._env(event.env).decision = event
         self.decisions.append(event)
 
     @_take.register
@@ -261,12 +257,17 @@ class Snapshot:
         env = self._env(event.env)
         env.episodes += 1
         env.gates.clear()
+        self.steps += bool(event.error_code)  # a step that failed has no event of its own
         self.episodes.append(Episode(time_s, self.steps, event))
-        error = f", ended in error {event.error_code}" if event.error_code else ""
-        who = f"env {event.env} seed {event.episode_seed}, {event.controller}"
-        worth = f"return {event.total_return:+.4f}, accuracy {event.committed_accuracy:.1%}"
-        kept = f"{event.fossilized} of {event.germinated} seeds kept"
-        self._say(time_s, "episode", f"{who}: {worth}, {kept}{error}")
+        who = f"env {event.env} seed {seed_name(event.episode_seed)}, {event.controller}"
+        if event.error_code:
+            self._say(time_s, "episode", f"{who}: failed: {event.error or f'error {event.error_code}'}")
+            return
+        told = [f"return {event.total_return:+.4f}", f"accuracy {number(event.committed_accuracy, '.1%')}"]
+        told.append(f"{event.fossilized} of {event.germinated} seeds kept, {event.pruned} pruned")
+        told += [f"{event.rollbacks} rollbacks"] if event.rollbacks else []
+        told += [f"{event.invalid_actions} actions not legal"] if event.invalid_actions else []
+        self._say(time_s, "episode", f"{who}: {', '.join(told)}")
 
     @_take.register
     def _(self, event: Anomaly, time_s: float) -> None:

@@ -17,6 +17,11 @@ def number(value: float | None, spec: str) -> str:
     return format(value, spec) if math.isfinite(value) else "∞" if value > 0 else "-∞"
 
 
+def seed_name(seed: int | None) -> str:
+    """An episode's seed, or that it is not known."""
+    return MISSING if seed is None else str(seed)
+
+
 def duration(seconds: float) -> str:
     """Say a time span in two units at most."""
     if seconds < 10:

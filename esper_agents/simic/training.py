@@ -39,9 +39,17 @@ POLICY = "policy.safetensors"
 UNTRAINED = ("prompt", "uniform")
 """Values of `PPOConfig.start` that are no trained policy."""
 
-MAY_CHANGE = ("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset")
-"""Settings that a resumed run may have different from the run it goes on with: none changes a result, but the number of
-rounds where the learning rate declines with it."""
+WATCHING = ("sanctum", "overwatch", "wandb")
+"""Settings that say how a run is watched."""
+
+MAY_CHANGE = (
+    *("rounds", "num_workers", "save_every", "save_dir", "telemetry_dir", "resume", "config_json", "preset"),
+    *("dataset", "data_root", "gpu_preload", "force_compile"),
+    *WATCHING,
+)
+"""Settings that a resumed run may have different from the run it goes on with. The data are compared by their digest.
+None changes a result, but two: the number of rounds where the learning rate declines with it, and, to rounding, screens
+beside which nothing is compiled."""
 
 
 class Trainer:
@@ -125,10 +133,7 @@ class Trainer:
         self.flops = float(self._started_from.get("flops", 0.0))
 
     def _compile(self) -> None:
-        mode = self.config.compile_mode
-        if mode == "auto":
-            screen = (self.config.sanctum or self.config.overwatch) and not self.config.force_compile
-            mode = "off" if screen or not self.config.policy_device.startswith("cuda") else "default"
+        mode = self.config.compiled
         if mode == "off":
             return
         evaluate = torch.compile(self.model.policy.evaluate_sequences, mode=mode, dynamic=False)
@@ -160,7 +165,7 @@ class Trainer:
                     "with the settings the run was started with"
                 )
         self.env.reset()
-        self._compare_provenance(path, values["run"]["provenance"])
+        self._compare_provenance(path, values["run"])
         checkpoints.restore(self.model, tensors, values)
         self.round, self.flops = values["run"]["round"], values["run"]["flops"]
         log = self.folder / LOG
@@ -168,13 +173,16 @@ class Trainer:
             rows = [line for line in log.read_text().splitlines() if line.endswith("}")]
             log.write_text("".join(f"{line}\n" for line in rows if json.loads(line)["round"] <= self.round))
 
-    def _compare_provenance(self, path: Path, theirs: dict[str, Any]) -> None:
-        mine = self._provenance()
+    def _compare_provenance(self, path: Path, run: dict[str, Any]) -> None:
+        mine, theirs = self._provenance(), run["provenance"]
         if mine["digest"] != theirs["digest"]:
             raise checkpoints.CheckpointError(
                 f"{path} is of a run on the data {theirs['dataset']!r} ({theirs['digest'][:12]}), not on "
                 f"{mine['dataset']!r} ({mine['digest'][:12]}): say where they are with --dataset and --data-root"
             )
+        watched = {name: run["config"].get(name) for name in ("force_compile", *WATCHING)}
+        mine["compilation"] = self.config.compiled
+        theirs = theirs | {"compilation": self.config.model_copy(update=watched).compiled}
         differs = [f"{name} {mine[name]} in place of {theirs[name]}" for name in mine if mine[name] != theirs[name]]
         if differs:
             warnings.warn(

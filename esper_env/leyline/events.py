@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Changes whenever a reader of older logs would misread a newer one."""
 
 Plain = Mapping[str, Any]
@@ -61,7 +61,8 @@ class Step(Event):
 
     kind = "step"
     env: int
-    episode_seed: int
+    episode_seed: int | None
+    """Not known of an episode that the environment began by itself."""
     epoch: int
     action: str
     executed: bool
@@ -164,20 +165,21 @@ class Update(Event):
     q_by_operation: Mapping[str, float | None]
     time_s_by_part: Mapping[str, float]
     """Seconds of the round, which add up to all of it: train, evaluate and observe in the environments, policy,
-    update and telemetry."""
+    update, telemetry and checkpoint."""
 
 
 @dataclass(frozen=True)
 class EpisodeEnd(Event):
-    """An episode ended and was settled."""
+    """An episode ended. One that ran to its end was settled; one that failed was not."""
 
     kind = "episode"
     env: int
     controller: str
     """Who decided in it."""
-    episode_seed: int
+    episode_seed: int | None
     total_return: float
-    committed_accuracy: float
+    committed_accuracy: float | None
+    """Of the settlement; not measured if the episode failed."""
     params: int
     growth: float
     germinated: int
@@ -187,6 +189,8 @@ class EpisodeEnd(Event):
     invalid_actions: int
     flops_total: int
     error_code: int
+    error: str | None = None
+    """What made it fail."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,7 @@ class RunEnd(Event):
     error: str | None
     seconds: float
     dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Events that a sink lost, by sink."""
+    """What was lost, by where it should have gone: events of a sink, or times that a file was not written."""
 
 
 EVENTS: Final[dict[str, type[Event]]] = {

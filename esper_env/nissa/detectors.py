@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from statistics import median
 from typing import Final
 
@@ -18,6 +17,8 @@ CLIPPED: Final = (0.5, 0.35)
 RATIO_ERROR: Final = (1e-3, 5e-4)
 ENTROPY_NATS: Final = (1e-3, 3e-3)
 """Of choosing an operation or not where it is legal: raised below the first, over above the second."""
+ALIVE_NATS: Final = 2e-2
+"""An operation whose entropy was never above it cannot lose it: a policy may begin with one it hardly ever takes."""
 VALUE_LOSS: Final = (10.0, 5.0)
 """Times the median of the rounds before."""
 DEGRADED: Final = (0.5, 0.75)
@@ -56,6 +57,8 @@ class Detectors:
 
     def _forget(self) -> None:
         self._raised: set[tuple[str, int | None]] = set()
+        self._alive: set[str] = set()
+        """Operations whose entropy may collapse."""
         self._value_losses: deque[float] = deque(maxlen=20)
         self._best: dict[int, float] = {}
         self._below: dict[int, int] = {}
@@ -70,12 +73,13 @@ class Detectors:
         if isinstance(event, RunStart):  # another part of the run: nothing is raised in it yet
             self._forget()
         if isinstance(event, Step):
-            return [*self._stepped(event.env, now), *self._degraded(event)]
+            return [*self._stepped(event.env, now), *self._broken(event), *self._degraded(event)]
         if isinstance(event, EpisodeEnd):
             for each in (self._best, self._below, self._stepped_s):
                 each.pop(event.env, None)
             failed = event.error_code != 0
-            what = f"an episode of environment {event.env} ended " + ("in an error" if failed else "well")
+            how = f"in an error: {event.error or 'not known'}" if failed else "well"
+            what = f"an episode of environment {event.env} ended {how}"
             return [
                 *self._switch("failed", what, bad=failed, good=not failed, env=event.env),
                 *self._awake(event.env),
@@ -162,6 +166,9 @@ class Detectors:
     def _awake(self, env: int) -> Iterator[Anomaly]:
         yield from self._switch("stalled", f"environment {env} is stepping again", bad=False, good=True, env=env)
 
+    def _broken(self, step: Step) -> Iterator[Anomaly]:
+        yield from self._not_finite(step, f"step {step.epoch} of environment {step.env}", step.env)
+
     def _degraded(self, step: Step) -> Iterator[Anomaly]:
         best = self._best[step.env] = max(self._best.get(step.env, 0.0), step.val_accuracy)
         raise_at, clear_at = (share * best for share in DEGRADED)
@@ -176,16 +183,17 @@ class Detectors:
             env=step.env,
         )
 
+    def _not_finite(self, event: Event, what: str, env: int | None = None) -> Iterator[Anomaly]:
+        """Raise the alarm if a figure of the event is not finite, clear it if all are."""
+        broken = [k for k, v in _figures(event).items() if isinstance(v, float) and not math.isfinite(v)]
+        message = f"{', '.join(broken)} of {what} not finite" if broken else f"all figures of {what} finite"
+        yield from self._switch("non_finite", message, bad=bool(broken), good=not broken, env=env)
+
     # -- the policy ----------------------------------------------------------------------------------
 
     def _updated(self, update: Update) -> Iterator[Anomaly]:
-        figures = {f.name: getattr(update, f.name) for f in fields(update)}
-        maps = [(name, value) for name, value in figures.items() if isinstance(value, Mapping)]
-        figures |= {f"{name} {key}": value for name, each in maps for key, value in each.items()}
-        broken = [k for k, v in figures.items() if isinstance(v, float) and not math.isfinite(v)]
-        message = f"{', '.join(broken)} of the update not finite" if broken else "all figures of the update finite"
-        yield from self._switch("non_finite", message, bad=bool(broken), good=not broken)
-        if broken:
+        yield from self._not_finite(update, f"the update of round {update.round}")
+        if ("non_finite", None) in self._raised:
             return
         kl = update.approx_kl_nats
         yield from self._above("kl", f"an update moved the policy by {kl:.3f} nats", kl, KL)
@@ -197,8 +205,9 @@ class Detectors:
         for op, entropy in update.entropy_by_operation_nats.items():
             if entropy is not None:
                 low, high = ENTROPY_NATS
+                self._alive |= {op} if entropy > ALIVE_NATS else set()
                 text = f"{op} is chosen always or never: {entropy:.2g} nats of entropy"
-                bad, good = entropy < low, entropy > high
+                bad, good = entropy < low and op in self._alive, entropy > high
                 yield from self._switch(f"entropy {op}", text, bad=bad, good=good, value=entropy, threshold=low)
         before = median(self._value_losses) if len(self._value_losses) >= 5 else None
         self._value_losses.append(update.value_loss)
@@ -206,3 +215,14 @@ class Detectors:
             text = f"value loss {update.value_loss:.3g}, usually {before:.3g}"
             limits = (VALUE_LOSS[0] * before, VALUE_LOSS[1] * before)
             yield from self._above("value_loss", text, update.value_loss, limits)
+
+
+def _figures(event: Event) -> dict[str, object]:
+    """The fields of an event, and what is in those that are maps or tuples, by name."""
+    figures: dict[str, object] = dict(vars(event))
+    for name, value in vars(event).items():
+        if isinstance(value, Mapping):
+            figures |= {f"{name} {key}": each for key, each in value.items()}
+        elif isinstance(value, tuple):
+            figures |= {f"{name} {i}": each for i, each in enumerate(value)}
+    return figures

@@ -61,9 +61,9 @@ class EventLog:
     ) -> None:
         self.sinks = list(sinks)
         self.dropped: Counter[str] = Counter()
-        """Events lost so far, by sink or "queue"."""
+        """Events lost so far, by sink or "queue"; under "tick", how often that raised."""
         self.errors: dict[str, str] = {}
-        """What a sink raised last."""
+        """What a sink or `tick` raised last."""
         self._tick = tick
         self._queue: Queue[Record | threading.Event | None] = Queue(capacity)
         self._hurry = threading.Event()
@@ -97,7 +97,7 @@ class EventLog:
         return done.wait(timeout)
 
     def end(self, event: RunEnd | None, timeout: float = 30.0) -> None:
-        """Write the last event, if any, with what was lost until then, and close the sinks.
+        """Write the last event, if any, with what was lost until then added, and close the sinks.
 
         A sink that does not come back within `timeout` seconds is given up, and what waits for it is counted as lost.
         """
@@ -106,7 +106,7 @@ class EventLog:
         self.flush(timeout)
         self._closed = True
         if event is not None:
-            self._last(record(replace(event, dropped=dict(self.dropped)), time.time()))
+            self._last(record(replace(event, dropped={**event.dropped, **self.dropped}), time.time()))
         self._last(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -120,19 +120,13 @@ class EventLog:
             self.dropped["queue"] += item is not None
         self._hurry.set()
 
-    @property
-    def lost(self) -> int:
-        """Events that some sink did not get."""
-        return sum(self.dropped.values())
-
     def _run(self) -> None:
         batch: list[Record] = []
         while True:
             try:
                 item = self._queue.get(timeout=TICK_S)
             except Empty:
-                now = time.time()
-                if late := [record(event, now) for event in self._tick(now)]:
+                if late := self._late():
                     self._give(late)
                 continue
             waiting = None
@@ -155,6 +149,15 @@ class EventLog:
         for sink in self.sinks:
             self._guarded(sink, sink.close, 0)
 
+    def _late(self) -> list[Record]:
+        """What `tick` has to say."""
+        now = time.time()
+        try:
+            return [record(event, now) for event in self._tick(now)]
+        except Exception as error:  # the log goes on
+            self._lose("tick", error, 1)
+            return []
+
     def _give(self, batch: list[Record]) -> None:
         for sink in self.sinks:
             self._guarded(sink, partial(sink.write, batch), len(batch))
@@ -163,5 +166,8 @@ class EventLog:
         try:
             call()
         except Exception as error:  # a sink that fails never stops training
-            self.errors[sink.name] = f"{type(error).__name__}: {error}"
-            self.dropped[sink.name] += count
+            self._lose(sink.name, error, count)
+
+    def _lose(self, name: str, error: Exception, count: int) -> None:
+        self.errors[name] = f"{type(error).__name__}: {error}"
+        self.dropped[name] += count

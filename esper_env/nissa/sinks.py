@@ -6,11 +6,16 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from esper_env.nissa.records import Record
+
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 50, 0.01
+"""How often a writer asks for its file before it takes another process for its writer, and seconds between."""
 
 
 class JsonLinesSink:
@@ -29,7 +34,7 @@ class JsonLinesSink:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except BlockingIOError as error:
             self._file.close()
             raise BlockingIOError(error.errno, f"another process writes {path}") from error
@@ -61,6 +66,16 @@ class JsonLinesSink:
             os.fsync(self._file.fileno())
         finally:
             self._file.close()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take the lock of a log; `is_being_written` may hold it for an instant, a writer holds it for long."""
+    for _ in range(LOCK_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOCK_PAUSE_S)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_being_written(path: Path) -> bool:

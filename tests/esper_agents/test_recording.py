@@ -81,8 +81,19 @@ def test_recording_changes_nothing_and_a_failed_step_has_no_figures(recorded, mo
     for a, b in zip(plain, again, strict=True):
         np.testing.assert_array_equal(a.rewards, b.rewards)
     events.clear()
-    monkeypatch.setattr(EsperEnv, "_advance", lambda *_: 1 / 0)
-    env.reset(seed=1)
-    wait = Interface.of(env).index[esper_env.Action(esper_env.Op.WAIT)]
-    env.step(np.full(2, wait))
+    with monkeypatch.context() as broken:
+        broken.setattr(EsperEnv, "_advance", lambda *_: 1 / 0)
+        env.reset(seed=1)
+        wait = Interface.of(env).index[esper_env.Action(esper_env.Op.WAIT)]
+        env.step(np.full(2, wait))
     assert [e.kind for e in events] == ["episode", "episode"] and all(e.error_code for e in events)
+    for i, event in enumerate(events):
+        assert event.committed_accuracy is None, "it was not settled"
+        assert event.error == "ZeroDivisionError: division by zero", "also where the next episode has begun"
+        assert event.episode_seed == 1 + i
+    events.clear()
+    env.step(np.full(2, wait))
+    assert {e.episode_seed for e in events if e.kind == "step"} == {None}, "of the episode that began by itself"
+    run(env)
+    ends = [e for e in events if e.kind == "episode"][-2:]
+    assert [(e.error, e.committed_accuracy is None) for e in ends] == [(None, False)] * 2

@@ -1,7 +1,9 @@
 """Telemetry under faults, as a user meets them: what is lost is said, training goes on, the log stays readable."""
 
 import json
+import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -22,12 +24,16 @@ from esper_agents.karn.__main__ import main as karn
 from esper_agents.karn.reading import RunLog
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.ppo_config import PPOConfig
+from esper_agents.recording import RecordedVectorEnv
+from esper_agents.runner import run_episodes
 from esper_agents.simic.checkpoints import CheckpointError
 from esper_agents.simic.training import Trainer
-from esper_agents.telemetry import Telemetry
+from esper_agents.tamiyo import make_controller
+from esper_agents.telemetry import Telemetry, run_start
 from esper_agents.train import main as train
-from esper_env.leyline.events import Checkpoint
+from esper_env.leyline.events import Anomaly, Checkpoint, Rollback, Step
 from esper_env.nissa import EventLog, JsonLinesSink, detectors
+from esper_env.nissa.detectors import ENTROPY_NATS
 
 EXAMPLE = Path(__file__).parent / "karn" / "golden" / "events.jsonl"
 HOSTS = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16, "host_lr": 0.05, "seed_lr": 0.05}
@@ -148,13 +154,51 @@ def test_a_full_disk_does_not_stop_a_training(tmp_path, monkeypatch):
     trainer.env.close()
     assert trainer.round == 2, "it has come to its end"
     assert sorted(telemetry.losses) == ["checkpoint", "rounds.jsonl"]
-    assert "No space left on device" in telemetry.losses["checkpoint"]
+    assert telemetry.losses["checkpoint"] == "1 lost (OSError: [Errno 28] No space left on device)"
+    assert folded(tmp_path / "run")[1].end.dropped == {"checkpoint": 1, "rounds.jsonl": 2}, "the log tells"
 
 
-def test_a_run_that_did_not_begin_leaves_no_lines(tmp_path):
+def test_a_run_that_failed_before_it_began_says_so(tmp_path):
     with pytest.raises(ValueError, match="before"), Telemetry(tmp_path):
         raise ValueError("before anything began")
-    assert (tmp_path / "events.jsonl").read_text() == ""
+    log, snapshot = folded(tmp_path)
+    assert snapshot.status(0.0, log.is_being_written) == "failed" and "before anything began" in snapshot.end.error
+    assert not (tmp_path / "flight").exists(), "there is nothing to record"
+    with Telemetry(tmp_path / "nothing"):
+        pass
+    assert (tmp_path / "nothing" / "events.jsonl").read_text() == ""
+
+
+def test_a_detector_that_fails_stops_nothing_and_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("esper_env.nissa.Detectors.see", lambda *_: 1 / 0)
+    with Telemetry(tmp_path) as telemetry:
+        telemetry.emit(Checkpoint(1, "f", 1, 0.0))
+    assert telemetry.losses == {"detectors": "1 lost (ZeroDivisionError: division by zero)"}
+    assert folded(tmp_path)[1].end.dropped == {"detectors": 1}
+
+
+def test_a_flight_that_cannot_be_written_is_counted(tmp_path):
+    (tmp_path / "flight").write_text("in the way")
+    with Telemetry(tmp_path) as telemetry:
+        telemetry.emit(Rollback(0, 3))
+    assert "1 lost" in telemetry.losses["flight"] and folded(tmp_path)[1].end.dropped == {"flight": 1}
+
+
+def test_an_interrupted_run_says_what_was_lost(tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esper_agents.train.run_episodes", interrupted)
+    monkeypatch.setattr("esper_agents.karn.sinks.TensorBoardSink.write", lambda *_: 1 / 0)
+    assert train([*HEURISTIC, "--telemetry-dir", str(tmp_path), "--episodes", "1"]) == 130
+    assert re.search(r"telemetry: tensorboard: \d lost \(ZeroDivisionError", capsys.readouterr().err)
+    (run,) = tmp_path.iterdir()
+    assert folded(run)[1].end.status == "interrupted"
+
+
+def test_bad_arguments_are_refused_before_a_training_writes_anything(tmp_path, refused):
+    few = ["ppo", "--task", "tiny", "--env-json", '{"val_samples": 9999}', "--telemetry-dir", str(tmp_path)]
+    assert refused(few, "the validation split has 512 images") and not list(tmp_path.iterdir())
 
 
 def test_a_run_that_goes_on_is_not_resumed(run, tmp_path):
@@ -314,8 +358,15 @@ def test_a_rollback_is_recorded(tmp_path):
     with Telemetry(tmp_path) as telemetry:
         trainer.run(progress=False, report=lambda _: None, telemetry=telemetry)
     trainer.env.close()
-    _, snapshot = folded(tmp_path)
+    log, snapshot = folded(tmp_path)
     assert any(line.kind == "rollback" and "env 1 epoch 4" in line.text for line in snapshot.lines)
+    events = [event for _, event in RunLog(log.path).poll()]
+    losses = [e.train_loss_nats for e in events if isinstance(e, Step) and e.env == 1]
+    assert [i for i, loss in enumerate(losses, 1) if math.isnan(loss)] == [4] and max(losses[:3]) < 100
+    assert [(a.env, a.raised) for a in events if isinstance(a, Anomaly) and a.detector == "non_finite"] == [
+        (1, True),
+        (1, False),
+    ]
     assert "rollback of environment 1" in [Recording(f).reason for f in (tmp_path / "flight").iterdir()]
 
 
@@ -341,6 +392,8 @@ def test_an_environment_that_hangs_is_named_and_the_flight_recorded_when_it_goes
     assert not [a for a in snapshot.alarms if a[0] == "stalled"] and snapshot.end.status == "finished"
     (folder,) = (tmp_path / "flight").glob("*-stalled")
     assert Recording(folder).open(1).episode.epoch == 6
+    alarms = [(e["env"], e["raised"]) for e in Recording(folder).events if e["kind"] == "anomaly"]
+    assert alarms[:3] == [(None, True), (1, True), (None, False)], "also what was raised while nothing came"
 
 
 def test_sanctum_asks_for_a_terminal(tmp_path, refused):
@@ -358,13 +411,35 @@ def test_weights_and_biases_get_the_scalars_offline(tmp_path):
     assert b"env/return" in data.read_bytes()
 
 
-def test_waiting_alarms_nobody(tmp_path, capsys):
-    arguments = ["heuristic", "--task", "tiny", "--episodes", "2", "--envs", "2", "--num-workers", "1"]
-    few = json.dumps({"blueprints": ["norm"], "strict_gates": True, "samples_per_epoch": 128, "val_samples": 256})
-    assert train([*arguments, "--env-json", few, "--telemetry-dir", str(tmp_path)]) == 0
-    (run,) = tmp_path.iterdir()
-    assert "ALARM" not in capsys.readouterr().err and not (run / "flight").exists()
-    assert folded(run)[1].alarms_raised == 0
+def test_weights_and_biases_without_a_key_are_refused(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"NETRC": str(tmp_path / "none")}
+    done = subprocess.run(
+        command(tmp_path / "runs", "--wandb"), capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "error: --wandb: " in done.stderr and "WANDB_MODE=offline does without" in done.stderr
+
+
+def test_waiting_alarms_nobody(tmp_path, make_tiny):
+    """What a run can be alarmed by that trains no policy; of a training, see below."""
+    env = RecordedVectorEnv(make_tiny(2, samples_per_epoch=64, episode_length=150), "wait")
+    env.reset(seed=0)
+    told = {"command": "", "config": {}, "seed": 0, "devices": ["cpu"], "episode_epochs": 150, "total_steps": 300}
+    with Telemetry(tmp_path) as telemetry:
+        telemetry.watch(env)
+        telemetry.emit(run_start(env, controller="wait", **told))
+        run_episodes(make_controller("wait", env), env, 2, seed=0)
+    _, snapshot = folded(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [r["action"] for r in records if r["kind"] == "step"] == ["WAIT"] * 300
+    assert snapshot.alarms_raised == 0 and not (tmp_path / "flight").exists()
+
+
+def test_a_training_that_has_only_begun_alarms_nobody(run):
+    records = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    entropies = [r["entropy_by_operation_nats"]["SET_ALPHA_TARGET"] for r in records if r["kind"] == "update"]
+    assert any(e is not None and e < ENTROPY_NATS[0] for e in entropies), "it begins with what it hardly ever takes"
+    assert [r for r in records if r["kind"] == "anomaly"] == []
 
 
 def test_tensorboard_holds_the_figures_of_the_log(tmp_path):

@@ -172,6 +172,34 @@ def test_a_run_goes_on_with_the_data_it_was_started_with_and_says_what_else_chan
         resumed(kernels="abacus")
 
 
+def test_a_run_goes_on_however_it_is_watched(tmp_path, monkeypatch):
+    """Where that changes what is compiled, as beside a screen on a GPU, it says so."""
+    trained(tmp_path)
+    whole = trained(tmp_path / "whole", rounds=2)
+    data = {"dataset": "synthetic", "data_root": str(tmp_path), "force_compile": True}
+    for changes in ({"sanctum": True}, {"overwatch": True}, {"wandb": True}, data):
+        trainer = Trainer(PPOConfig(**SMALL | {"rounds": 2} | changes), tmp_path / "resumed")
+        trainer.resume(tmp_path)
+        trainer.run(progress=False, report=lambda _: None)
+        trainer.env.close()
+        assert policy_digest(trainer.model.policy) == whole
+    monkeypatch.setattr(PPOConfig, "compiled", property(lambda config: "off" if config.sanctum else "default"))
+    trainer = Trainer(PPOConfig(**SMALL | {"rounds": 2, "sanctum": True}), tmp_path / "resumed")
+    with pytest.warns(UserWarning, match="compilation off in place of default: it will not end bit for bit"):
+        trainer.resume(tmp_path)
+    trainer.env.close()
+
+
+def test_auto_compiles_on_a_gpu_but_not_beside_a_screen():
+    def compiled(**settings):
+        return PPOConfig.model_construct(**settings).compiled
+
+    assert compiled(device="cuda:0") == compiled(device="cuda:0", overwatch=True, force_compile=True) == "default"
+    assert compiled(device="cpu") == compiled(device="cuda:0", overwatch=True) == "off"
+    assert compiled(device="cuda:0", sanctum=True) == "off"
+    assert compiled(device="cpu", sanctum=True, compile_mode="max-autotune") == "max-autotune"
+
+
 CHANGES = {
     "seed": 1,
     "envs": 3,

@@ -340,6 +340,7 @@ def test_an_exception_in_one_environment_ends_that_episode_only(caplog):
         assert faulty.envs[i].provenance["error"] is None
     observations, infos = faulty.reset(options={"reset_mask": terminated})
     assert faulty.envs[2].provenance["error"] is None and observations[2][0] == 0
+    assert [env.last_error for env in faulty.envs] == [None, None, "ZeroDivisionError: planted", None]
     clean.close()
     faulty.close()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from esper_agents.karn.overwatch.charts import bar, sparkline
 from esper_agents.karn.overwatch.markup import Html, cell, figure, join, note, table, tag
 from esper_agents.karn.overwatch.words import counted
+from esper_agents.karn.readings import gate
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
-from esper_agents.karn.words import MISSING
+from esper_agents.karn.words import MISSING, seed_name
 from esper_env.leyline.events import Anomaly, Step
 
 
@@ -57,7 +58,7 @@ def _row(snapshot: Snapshot, env: EnvironmentState, alarms: list[Anomaly]) -> Ht
             tag("span", f"{step.epoch} of {header.episode_epochs}", data_field="epoch", class_="number"),
             tag(
                 "small",
-                f"seed {step.episode_seed}",
+                f"seed {seed_name(step.episode_seed)}",
                 title=f"of the episode; {counted(env.episodes, 'episode')} finished",
             ),
         ),
@@ -70,7 +71,7 @@ def _row(snapshot: Snapshot, env: EnvironmentState, alarms: list[Anomaly]) -> Ht
             title=f"{step.params:,} parameters",
         ),
         cell(figure(100 * step.rent, ".2f", "points", field="rent"), class_="number"),
-        *_slots(step, header.slots),
+        *_slots(env, step, header.slots),
         cell(
             step.action,
             None if step.executed else tag("small", "⚠ not legal: WAIT instead", class_="warn"),
@@ -80,14 +81,15 @@ def _row(snapshot: Snapshot, env: EnvironmentState, alarms: list[Anomaly]) -> Ht
     return tag("tr", name, cells, **attributes)
 
 
-def _slots(step: Step, slots: tuple[str, ...]) -> list[Html]:
+def _slots(env: EnvironmentState, step: Step, slots: tuple[str, ...]) -> list[Html]:
     cells = []
     for slot, stage, blueprint, alpha in zip(slots, step.stages, step.blueprints, step.alphas, strict=True):
         if blueprint is None:
             share = tag("small", MISSING, title="there is no seed")
         else:
             share = join(bar(0, alpha, f"stage-{stage}"), figure(alpha, ".2f", field="alpha", name="small"))
-        cells.append(
-            cell(stage_chip(stage, blueprint), tag("div", share, class_="alpha", title="alpha"), data_slot=slot)
-        )
+        alpha_bar = tag("div", share, class_="alpha", title="alpha")
+        onward = gate(env, slot, stage)
+        opened = tag("small", onward, title="gate of the next operation", data_field="gate") if onward else None
+        cells.append(cell(stage_chip(stage, blueprint), alpha_bar, opened, data_slot=slot))
     return cells

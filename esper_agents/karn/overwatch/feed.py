@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Final
 
 from nicegui import app
 
-from esper_agents.karn.reading import RunLog, parse
+from esper_agents.karn.reading import RunLog, first_record, parse
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.telemetry import EVENTS
 from esper_env.leyline.events import RunStart
@@ -102,10 +101,9 @@ def _written(path: Path) -> float:
 
 
 def _header(path: Path) -> RunStart | None:
-    """The first event of a log, where there is one that this version reads."""
+    """The header of a log, where there is one that this version reads."""
     try:
-        with path.open("rb") as file:
-            _, event = parse(json.loads(file.readline()))
+        _, event = parse(first_record(path) or {})
     except (OSError, KeyError, TypeError, ValueError):
         return None
     return event if isinstance(event, RunStart) else None

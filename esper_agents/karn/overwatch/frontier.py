@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from esper_agents.karn.overwatch.charts import Point, Series, plot
-from esper_agents.karn.overwatch.learning import sound
 from esper_agents.karn.overwatch.markup import Html, cell, join, note, table, tag
 from esper_agents.karn.overwatch.words import compact
-from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.snapshot import Episode, Snapshot
+from esper_agents.karn.trend import kept_accuracy, sound
+from esper_agents.karn.words import seed_name
 from esper_env.leyline.events import EpisodeEnd
 
 COSTS: Final[dict[str, tuple[str, Callable[[EpisodeEnd], float]]]] = {
@@ -44,8 +45,8 @@ def frontier(snapshot: Snapshot, by: str) -> Html:
     points = [
         Point(
             cost := of(e.end),
-            accuracy := 100 * e.end.committed_accuracy,
-            f"seed {e.end.episode_seed} in environment {e.end.env}: {accuracy:.1f} % at {compact(cost)} {name}",
+            accuracy := 100 * kept_accuracy(e.end),
+            f"{_named(e)} in environment {e.end.env}: {accuracy:.1f} % at {compact(cost)} {name}",
         )
         for e in episodes
     ]
@@ -63,8 +64,12 @@ def frontier(snapshot: Snapshot, by: str) -> Html:
             "tr",
             cell(f"{points[i].y:.1f} %", class_="number"),
             cell(f"{points[i].x:,.0f}", class_="number"),
-            cell(f"seed {episodes[i].end.episode_seed}, {episodes[i].end.fossilized} seeds kept"),
+            cell(f"{_named(episodes[i])}, {episodes[i].end.fossilized} seeds kept"),
         )
         for i in reversed(front[-LISTED:])
     ]
     return join(chart, table(("accuracy", name, "episode on the front"), rows, class_="slim"))
+
+
+def _named(episode: Episode) -> str:
+    return f"seed {seed_name(episode.end.episode_seed)}"

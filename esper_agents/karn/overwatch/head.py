@@ -59,7 +59,7 @@ def meaning(feed: Feed, now: float) -> Html:
         texts.append(tag("span", f"{counted(feed.log.damaged, 'damaged line')} in the log", class_="warn"))
     if snap.end is not None and snap.end.dropped:
         lost = ", ".join(f"{name} {count:,}" for name, count in snap.end.dropped.items())
-        texts.append(tag("span", f"events lost: {lost}", class_="warn"))
+        texts.append(tag("span", f"lost: {lost}", class_="warn"))
     loud = css if word in ("stale", "dead", "failed", "unreadable") else ""
     return tag("p", texts, class_=f"sentence {loud}")
 
@@ -71,7 +71,8 @@ def _explained(feed: Feed, word: str, now: float) -> list[str]:
     if word == "reading":
         return [f"Reading the log: {counted(feed.events, 'event')} so far."]
     if snap.last_s is None:
-        return ["There is no event in the log yet."]
+        dead = ["The run is dead: its log is empty, and no process writes it."]
+        return dead if word == "dead" else ["There is no event in the log yet."]
     last = ago(snap.last_s, now)
     if snap.end is not None:
         told = [f"Ended {last}, after {duration(snap.end.seconds)}."]

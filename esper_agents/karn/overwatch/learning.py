@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Final
 
 from esper_agents.karn.overwatch.charts import POINTS, Point, Series, plot
@@ -14,44 +13,19 @@ from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.markup import Html, cell, figure, join, note, table, tag
 from esper_agents.karn.overwatch.words import counted
 from esper_agents.karn.snapshot import Episode, Snapshot
+from esper_agents.karn.trend import ends, is_trained, kept_accuracy, learned, sound
 from esper_agents.karn.words import number
 from esper_env.leyline.events import EpisodeEnd
 
-COMPARED: Final = 20
-"""Episodes at either end of the run, at most, whose returns are compared."""
 WINDOW: Final = 20
 """Episodes of a moving mean."""
 FIGURES: Final[tuple[tuple[str, str, str, str, Callable[[EpisodeEnd], float]], ...]] = (
     ("return", "return", "+.4f", "", lambda end: end.total_return),
-    ("committed accuracy", "committed_accuracy", ".1f", "%", lambda end: 100 * end.committed_accuracy),
+    ("committed accuracy", "committed_accuracy", ".1f", "%", lambda end: 100 * kept_accuracy(end)),
     ("growth", "growth", "+.1f", "%", lambda end: 100 * end.growth),
     ("seeds kept", "fossilized", ".2f", "", lambda end: float(end.fossilized)),
 )
 """What is told of finished episodes: name, field, format, unit, value."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """How the mean return of the last episodes differs from that of the first."""
-
-    mean: float
-    error: float | None
-    """Standard error; ``None`` where there are too few."""
-
-    @property
-    def verdict(self) -> tuple[str, str]:
-        """In words, with a symbol, and the class of its colour. A change within two standard errors may be chance."""
-        if self.error is None or not math.isfinite(self.mean):
-            return "too few episodes to tell", ""
-        if abs(self.mean) <= 2 * self.error:
-            return "≈ no clear change", "warn"
-        return ("↑ better", "good") if self.mean > 0 else ("↓ worse", "bad")
-
-
-def change(first: Sequence[float], last: Sequence[float]) -> Change:
-    """Compare as many returns from either end of a run."""
-    error = math.sqrt((variance(first) + variance(last)) / len(first)) if len(first) > 1 else None
-    return Change(fmean(last) - fmean(first), error)
 
 
 def moving_mean(values: Sequence[float], window: int = WINDOW) -> list[float]:
@@ -68,11 +42,6 @@ def moving_mean(values: Sequence[float], window: int = WINDOW) -> list[float]:
     return means
 
 
-def sound(snapshot: Snapshot) -> list[Episode]:
-    """The episodes that did not end in an error: the others' figures stand for nothing."""
-    return [e for e in snapshot.episodes if not e.end.error_code]
-
-
 def mean_curve(snapshot: Snapshot) -> list[Point]:
     """The moving mean of the returns over the run's steps, a point for episodes that end together."""
     episodes = sound(snapshot)
@@ -80,11 +49,6 @@ def mean_curve(snapshot: Snapshot) -> list[Point]:
     points = [Point(e.steps, mean) for e, mean in zip(episodes, means, strict=True)]
     apart = len(snapshot.envs)
     return [p for p, after in pairwise(points) if after.x - p.x >= apart] + points[-1:]
-
-
-def is_trained(snapshot: Snapshot) -> bool:
-    """Whether the run trains a policy."""
-    return bool(snapshot.updates) or (snapshot.header is not None and snapshot.header.controller == "ppo")
 
 
 def learning(snapshot: Snapshot) -> Html:
@@ -108,13 +72,8 @@ def learning(snapshot: Snapshot) -> Html:
         y_sign=True,
         x_zero=True,
     )
-    told = tag("div", chart, tag("div", _table(snapshot, episodes), left_out), class_="beside")
+    told = tag("div", chart, tag("div", _table(snapshot), left_out), class_="beside")
     return join(_verdict(snapshot, episodes), told)
-
-
-def _ends(snapshot: Snapshot, episodes: Sequence[Episode]) -> tuple[Sequence[Episode], Sequence[Episode]]:
-    count = min(COMPARED, len(episodes) // 2) if is_trained(snapshot) else 0
-    return episodes[:count], episodes[len(episodes) - count :] if count else episodes
 
 
 def _verdict(snapshot: Snapshot, episodes: Sequence[Episode]) -> Html:
@@ -122,21 +81,20 @@ def _verdict(snapshot: Snapshot, episodes: Sequence[Episode]) -> Html:
         controller = snapshot.header.controller if snapshot.header is not None else "?"
         words, css, detail = "nothing is trained here", "", f"the controller is {controller}"
     else:
-        first, last = ([e.end.total_return for e in end] for end in _ends(snapshot, episodes))
-        if first:
-            found = change(first, last)
+        found = learned(snapshot)
+        if found is not None:
             words, css = found.verdict
             error = "" if found.error is None else f" ± {number(found.error, '.4f')}"
-            ends = f"from the first to the last {counted(len(first), 'episode')}"
-            detail = f"return {number(found.mean, '+.4f')}{error} {ends}"
+            compared = counted(len(ends(snapshot)[0]), "episode")
+            detail = f"return {number(found.mean, '+.4f')}{error} from the first to the last {compared}"
         else:
             words, css, detail = "too few episodes to tell", "", counted(len(episodes), "episode") + " ended"
     verdict = tag("strong", words, class_=f"verdict {css}", data_field="verdict")
     return tag("p", verdict, " ", tag("span", detail, data_field="change"))
 
 
-def _table(snapshot: Snapshot, episodes: Sequence[Episode]) -> Html:
-    first, last = _ends(snapshot, episodes)
+def _table(snapshot: Snapshot) -> Html:
+    first, last = ends(snapshot)
     columns = [("first", first), ("last", last)] if first else [("all", last)]
     heads = ["mean of", *(f"{name} {len(end)}" for name, end in columns)]
     rows = []

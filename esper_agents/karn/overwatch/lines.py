@@ -45,6 +45,7 @@ def details(snapshot: Snapshot) -> Html:
         ("environments", f"{header.envs} on {', '.join(header.devices)}, {header.threads} at the same time"),
         ("episodes", f"{header.episode_epochs} epochs; slots {', '.join(header.slots)}"),
         ("blueprints", ", ".join(header.blueprints)),
+        ("operations", ", ".join(header.operations)),
         ("versions", ", ".join(f"{name} {version}" for name, version in header.versions.items())),
         ("commit", header.commit),
         ("process", f"{header.process} on {header.host}"),

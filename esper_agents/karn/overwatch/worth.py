@@ -64,7 +64,29 @@ def worth(snapshot: Snapshot, env: int) -> Html:
     found = None if state is None else waterfall(state)
     if state is None or found is None:
         return note("This environment has not stepped yet.")
-    return join(tag("h3", "Return so far"), _waterfall(found), tag("h3", "Contributions"), _contributions(state))
+    return join(
+        tag("h3", "Return so far"),
+        _waterfall(found),
+        tag("h3", "Contributions"),
+        _contributions(state),
+        tag("h3", "Last epoch"),
+        _epoch(state),
+    )
+
+
+def _epoch(env: EnvironmentState) -> Html:
+    step = env.step
+    assert step is not None
+    return tag(
+        "p",
+        "training: loss ",
+        figure(step.train_loss_nats, ".3f", "nats", field="train-loss"),
+        ", accuracy ",
+        figure(100 * step.train_accuracy, ".1f", "%", field="train-accuracy"),
+        "; validation: loss ",
+        figure(step.val_loss_nats, ".3f", "nats", field="val-loss"),
+        ".",
+    )
 
 
 def _waterfall(found: Waterfall) -> Html:

@@ -9,12 +9,12 @@ from typing import Final
 from rich.style import Style
 from rich.text import Text
 
-from esper_agents.karn.readings import measured
+from esper_agents.karn.readings import gate, measured
 from esper_agents.karn.sanctum.actions import short_action
 from esper_agents.karn.sanctum.figures import BAD, FAINT, NOTE, WARN, bar, curve, fit, flow, height, moment, row
 from esper_agents.karn.sanctum.view import ALARM, View
 from esper_agents.karn.snapshot import EnvironmentState, Snapshot
-from esper_agents.karn.words import MISSING, number
+from esper_agents.karn.words import MISSING, number, seed_name
 from esper_env.leyline import Stage
 from esper_env.leyline.events import Anomaly
 from esper_env.rendering import STAGE_COLOURS
@@ -69,7 +69,7 @@ def environments(view: View) -> Text:
 def detail_fits(snapshot: Snapshot, height: int) -> bool:
     """Whether `height` lines hold a block for each environment."""
     slots = 0 if snapshot.header is None else len(snapshot.header.slots)
-    return len(snapshot.envs) * (1 + slots) <= height
+    return len(snapshot.envs) * (2 + slots) <= height
 
 
 def _alarm_lines(view: View, time_s: float, alarm: Anomaly) -> list[Text]:
@@ -111,7 +111,7 @@ def _row(view: View, env: EnvironmentState, alarm: bool) -> Text:
         return row([*cells, Text("no step yet", style=FAINT)])
     step = env.step
     length = MISSING if view.snapshot.header is None else str(view.snapshot.header.episode_epochs)
-    cells += [f"{step.episode_seed:>7}"] if seed else []
+    cells += [f"{seed_name(step.episode_seed):>7}"] if seed else []
     cells += [f"{step.epoch}/{length}".rjust(7), number(env.total_return, "+.4f").rjust(7)]
     cells += [number(step.val_accuracy, ".1%").rjust(6), number(step.growth, "+.0%").rjust(6)]
     cells += [_chip(s, slot) for s in _slots(view.snapshot, env)]
@@ -152,11 +152,13 @@ def _block(view: View, env: EnvironmentState, alarm: bool) -> list[Text]:
         Text(short_action(step.action, slots, 44 if wide else 10), style="" if step.executed else WARN),
     ]
     if wide:
-        pieces += [f"rent {number(step.rent, '.4f')}", f"episode seed {step.episode_seed}"]
+        pieces += [f"rent {number(step.rent, '.4f')}", f"episode seed {seed_name(step.episode_seed)}"]
         pieces.append(f"contributions measured at epoch {env.measured_epoch or MISSING}")
     room = view.width - row(pieces, "  ").cell_len - 1
     pieces[3] = row([pieces[3], Text(curve(env.accuracy, min(room, 60 if wide else 10)), style=NOTE)])
-    lines = [fit(row(pieces, "  "), view.width)]
+    losses = [f"loss {number(loss, '.3f')}" for loss in (step.train_loss_nats, step.val_loss_nats)]
+    trained = f"    training: {losses[0]}, accuracy {number(step.train_accuracy, '.1%')}; validation: {losses[1]} nats"
+    lines = [fit(row(pieces, "  "), view.width), fit(Text(trained, style=FAINT), view.width)]
     for slot in _slots(view.snapshot, env):
         told = [("contribution", slot.contribution)] + ([("Shapley value", slot.shapley)] if wide else [])
         cells: list[Text | str] = [
@@ -166,6 +168,7 @@ def _block(view: View, env: EnvironmentState, alarm: bool) -> list[Text]:
             f"alpha {number(slot.alpha, '.2f')}",
             bar(slot.alpha, 20 if wide else 4, STAGE_COLOURS[Stage[slot.stage]]),
             *(f"{name} {number(v, '+.1f'):>5}{' ' * 7 if v is None else ' points'}" for name, v in told),
+            gate(env, slot.name, slot.stage) if wide else "",
         ]
         lines.append(fit(row(cells), view.width))
     return lines

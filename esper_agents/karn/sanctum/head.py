@@ -63,7 +63,7 @@ def head(view: View, reading: Reading) -> Text:
         first.append(Text(f"{reading.damaged} damaged {_plural('line', reading.damaged)} in the log", style=WARN))
     if snap.end is not None and snap.end.dropped:
         lost = ", ".join(f"{name} {count}" for name, count in snap.end.dropped.items())
-        first.append(Text(f"events lost: {lost}", style=WARN))
+        first.append(Text(f"lost: {lost}", style=WARN))
     if reading.frozen_s is not None:
         text = f" FROZEN at {moment(reading.frozen_s, view.now)}: f follows again "
         first.append(Text(text, style=Style(color="#000000", bgcolor=NOTE)))
@@ -86,7 +86,7 @@ def _explained(view: View, reading: Reading, status: str) -> list[str]:
         return [ago, *([snap.end.error] if snap.end.error else [])]
     age = snap.age_s(view.now)
     if age is None:
-        return ["no event yet"]
+        return ["the log is empty", "no process writes it"] if status == "dead" else ["no event yet"]
     if status == "dead" and snap.last_s is not None:
         return [f"last event {duration(age)} ago, {moment(snap.last_s, view.now)}", "no process writes its log"]
     pieces = [f"last event {duration(age)} ago"]

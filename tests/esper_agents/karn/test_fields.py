@@ -15,7 +15,13 @@ from esper_env.leyline import events
 
 PACKAGES = [Path(package.__file__).parent for package in (esper_agents, esper_env)]
 TREES = {path: ast.parse(path.read_text()) for package in PACKAGES for path in package.rglob("*.py")}
-READERS = [tree for path, tree in TREES.items() if "karn" in path.parts or path.name == "detectors.py"]
+SHOWN_NOWHERE = {"metrics.py", "sinks.py", "sql.py", "timeline.py", "replay.py"}
+"""What feeds TensorBoard, Weights & Biases and queries is no screen."""
+READERS = [
+    tree
+    for path, tree in TREES.items()
+    if ("karn" in path.parts and path.name not in SHOWN_NOWHERE) or path.name == "detectors.py"
+]
 
 
 def imports(tree, name):

@@ -2,7 +2,11 @@
 
 import json
 import random
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,14 +17,26 @@ from hypothesis import strategies as st
 from esper_agents.karn.__main__ import main
 from esper_agents.karn.metrics import LAYOUT, Metrics
 from esper_agents.karn.reading import RunError, RunLog, parse
-from esper_agents.karn.snapshot import Snapshot
+from esper_agents.karn.snapshot import DECISIONS, Snapshot
 from esper_agents.karn.timeline import timeline
+from esper_agents.ppo_config import PPOConfig
 from esper_env.leyline.events import EVENTS, Anomaly, RunEnd
 from esper_env.nissa import JsonLinesSink, json_schema, record
 
+ALARMED = Path(__file__).parent / "alarmed"
 GOLDEN = Path(__file__).parent / "golden" / "events.jsonl"
 LINES = GOLDEN.read_text().splitlines(keepends=True)
 RECORDS = [json.loads(line) for line in LINES]
+
+
+UNPRIVILEGED = """
+import os, sys
+from esper_agents.karn.__main__ import main
+import esper_agents.karn.overwatch, esper_agents.karn.sanctum, esper_agents.karn.sql
+if os.getuid() == 0:
+    os.seteuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def of(kind, **where):
@@ -51,7 +67,7 @@ def test_the_snapshot_is_what_the_log_says():
     mine = of("step", env=1)[-30:]
     assert env.accuracy == [r["val_accuracy"] for r in mine] and env.rewards == [r["reward"] for r in mine]
     assert env.total_return == pytest.approx(of("episode", env=1)[-1]["total_return"])
-    assert env.decision.probability == of("decision", env=1)[-1]["probability"]
+    assert [d.probability for d in snapshot.decisions] == [r["probability"] for r in of("decision")[-DECISIONS:]]
     assert [u.approx_kl_nats for u in snapshot.updates] == [r["approx_kl_nats"] for r in of("update")]
     assert [e.end.total_return for e in snapshot.episodes] == [r["total_return"] for r in of("episode")]
     assert [e.steps for e in snapshot.episodes] == [59, 60, 119, 120, 179, 180]
@@ -61,12 +77,40 @@ def test_the_snapshot_is_what_the_log_says():
     assert snapshot.status(0.0, False) == "finished"
 
 
+def test_a_recorded_log_with_an_alarm_and_a_rollback_is_read():
+    """`alarmed/record.py` records it anew when the settings or the events are other ones."""
+    log, snapshot, validator = RunLog(ALARMED), Snapshot(), jsonschema.Draft202012Validator(json_schema())
+    for line in log.path.read_text().splitlines():
+        validator.validate(json.loads(line))
+    told = list(log.poll())
+    for time_s, event in told:
+        snapshot.fold(time_s, event)
+    assert log.damaged == 0 and snapshot.end.status == "finished"
+    alarms = [(e.detector, e.env, e.raised) for _, e in told if isinstance(e, Anomaly)]
+    assert alarms == [("non_finite", 0, True), ("non_finite", 0, False)]
+    assert snapshot.alarms_raised == 1 and snapshot.alarms == {} and snapshot.envs[0].rollbacks == [10]
+    kinds = [line.kind for line in snapshot.lines]
+    assert kinds.index("alarm") < kinds.index("rollback") < kinds.index("clear")
+    config = PPOConfig.model_validate_json(json.dumps(snapshot.header.config))
+    assert json.loads(config.model_dump_json()) == snapshot.header.config, "its settings are those of today"
+
+
 def test_a_slot_s_lane_is_its_stages_in_order():
     for env in fold().envs.values():
         mine = of("step", env=env.env)[-30:]
         for j, slot in enumerate(RECORDS[0]["slots"]):
             drawn = [(s.stage, s.blueprint) for s in env.lanes[slot] for _ in range(s.first_epoch, s.last_epoch + 1)]
             assert drawn == [(r["stages"][j], r["blueprints"][j]) for r in mine]
+
+
+def test_an_episode_that_failed_says_why_and_shows_no_figures():
+    end = parse(of("episode")[-1])[1]
+    snapshot = fold([RECORDS[0]])
+    snapshot.fold(1.0, replace(end, error_code=1, error="ValueError: needle", committed_accuracy=None))
+    assert snapshot.lines[-1].text == f"env {end.env} seed {end.episode_seed}, ppo: failed: ValueError: needle"
+    snapshot.fold(2.0, replace(end, episode_seed=None, rollbacks=2, invalid_actions=3))
+    text = snapshot.lines[-1].text
+    assert "seed \N{EN DASH}, ppo: return" in text and "2 rollbacks, 3 actions not legal" in text
 
 
 def test_alarms_are_kept_until_they_are_cleared():
@@ -146,6 +190,43 @@ def test_what_is_no_run_is_a_clear_error(tmp_path, content, message, capsys):
         assert main(command) == 2 and message in capsys.readouterr().err
 
 
+def test_a_log_of_the_first_schema_is_read(tmp_path):
+    """Its episodes have no error, and a seed that is not known is -1."""
+    old = [r | {"schema_version": 1} if r["kind"] == "run_start" else r for r in RECORDS]
+    old = [{k: v for k, v in r.items() if (r["kind"], k) != ("episode", "error")} for r in old]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(r) + "\n" for r in old))
+    log = RunLog(tmp_path)
+    now = [event for _, event in map(parse, RECORDS)]
+    assert [event for _, event in log.poll()][1:] == now[1:] and log.damaged == 0
+
+
+@pytest.mark.parametrize("end", [4, 60, -2])
+def test_a_log_whose_first_line_was_cut_off_is_read_once_a_writer_went_on(tmp_path, end):
+    (tmp_path / "events.jsonl").write_text(LINES[0][:end])
+    RunLog(tmp_path)
+    JsonLinesSink(tmp_path / "events.jsonl").close()
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.writelines(LINES[:20])
+    log = RunLog(tmp_path)
+    assert list(log.poll()) == [parse(r) for r in RECORDS[:20]] and log.damaged == 1
+
+
+@pytest.mark.parametrize("where", ["events.jsonl", "."])
+def test_a_log_that_may_not_be_read_is_a_clear_error(tmp_path, where):
+    """Asked by a user that the files are closed to, whoever runs the tests."""
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(GOLDEN, run)
+    (run / where).chmod(0)
+    for command in (["sql", str(run), "select 1"], ["sanctum", str(run)], ["overwatch", str(run), "--port", "0"]):
+        done = subprocess.run(
+            [sys.executable, "-c", UNPRIVILEGED, *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and "cannot be read: Permission denied" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    (run / where).chmod(0o700)
+
+
 def test_a_folder_of_runs_says_where_they_are(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "events.jsonl").write_text(LINES[0])
@@ -155,7 +236,7 @@ def test_a_folder_of_runs_says_where_they_are(tmp_path):
 
 def test_statuses(tmp_path):
     snapshot = Snapshot()
-    assert snapshot.status(0.0, True) == snapshot.status(0.0, False) == "waiting"
+    assert [snapshot.status(0.0, written) for written in (True, False)] == ["waiting", "dead"]
     for r in RECORDS[:-1]:
         snapshot.fold(*parse(r))
     now = RECORDS[-2]["time_s"]

@@ -24,18 +24,19 @@ from websockets.sync.client import connect
 
 from esper_agents.karn.__main__ import main
 from esper_agents.karn.overwatch.charts import axis_texts, sparkline, thinned, ticks
+from esper_agents.karn.overwatch.environments import environments
 from esper_agents.karn.overwatch.feed import Feed
 from esper_agents.karn.overwatch.frontier import pareto_front
-from esper_agents.karn.overwatch.learning import change, learning, moving_mean
+from esper_agents.karn.overwatch.learning import learning, moving_mean
 from esper_agents.karn.overwatch.markup import figure, tag
 from esper_agents.karn.overwatch.words import ago
-from esper_agents.karn.overwatch.worth import waterfall
+from esper_agents.karn.overwatch.worth import waterfall, worth
 from esper_agents.karn.reading import RunLog
 from esper_agents.karn.readings import measured
 from esper_agents.karn.snapshot import Snapshot
 from esper_agents.karn.words import duration
 from esper_env.accounting import ROLLBACK_PENALTY
-from esper_env.leyline.events import Anomaly, Counterfactual, EpisodeEnd, Rollback, RunEnd, RunStart, Step, Update
+from esper_env.leyline.events import Anomaly, Counterfactual, EpisodeEnd, Gate, Rollback, RunEnd, RunStart, Step, Update
 from esper_env.nissa import JsonLinesSink, record
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -316,6 +317,47 @@ def test_a_run_is_followed_until_it_dies(browser, tmp_path):
         assert "become shorter" in browser.text(".meaning")
 
 
+@needs_chromium
+def test_a_training_is_followed_while_it_steps_and_until_it_is_killed(browser, tmp_path):
+    """That updates come is tested, not how soon: a busy machine may take its time."""
+    hosts = {"samples_per_epoch": 16, "val_samples": 256, "batch_size": 16}
+    options = ["--task", "tiny", "--episodes", "100000", "--envs", "2", "--num-workers", "1", "--env-json"]
+    training = [sys.executable, "-m", "esper_agents.train", "heuristic", *options, json.dumps(hosts)]
+
+    def logged():
+        return log.read_bytes().count(b'{"kind": "step"')
+
+    with subprocess.Popen(
+        [*training, "--telemetry-dir", str(tmp_path / "runs")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := list(tmp_path.glob("runs/*/events.jsonl"))) or not found[0].stat().st_size:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            (log,) = found
+            browser.send("Page.navigate", url="about:blank")  # a page whose server has gone asks for it again and again
+            browser.told.clear()
+            with serving(log.parent, tmp_path) as url:
+                browser.open(url)
+                steps = "Number(document.querySelector('[data-field=steps]').textContent.replaceAll(',', ''))"
+                for _ in range(3):
+                    browser.wait(f"document.querySelector('[data-field=steps]') !== null && {steps} > {logged()}", 60)
+                browser.wait("['live', 'slow'].includes(document.querySelector('[data-field=status]').textContent)", 60)
+                assert process.poll() is None
+                process.kill()
+                process.wait()
+                browser.wait_text("[data-field=status]", "dead", 60)
+                browser.wait(f"{steps} === {logged()}", 60)
+                last = [
+                    json.loads(x) for x in log.read_bytes().split(b"\n")[:-1] if b'"step", ' in x and b'"env": 1' in x
+                ]
+                browser.wait_text("tr[data-env='1'] [data-field=accuracy]", f"{last[-1]['val_accuracy']:.1%}")
+                assert browser.complaints() == []
+        finally:
+            process.kill()
+
+
 # -- who may look --------------------------------------------------------------------------------------
 
 
@@ -455,17 +497,29 @@ def test_a_moving_mean_is_the_mean_of_the_last(values, window):
     assert moving_mean([1.0, float("nan"), 3.0], 2) == [1.0, 1.0, 3.0]
 
 
-def test_a_change_counts_only_beyond_chance():
-    assert change([0.0, 0.1], [0.9, 1.0]).verdict[0] == "↑ better"
-    assert change([0.9, 1.0], [0.0, 0.1]).verdict[0] == "↓ worse"
-    assert change([0.0, 1.0], [0.2, 1.1]).verdict[0] == "≈ no clear change"
-    assert change([0.0], [1.0]).verdict[0] == "too few episodes to tell"
-
-
 def test_episodes_that_failed_are_left_out():
     snapshot = folded(*(replace(e, error_code=1) if isinstance(e, EpisodeEnd) and e.env else e for e in events()))
     assert "3 episodes ended in an error" in learning(snapshot)
     assert "of the last" in learning(snapshot)
+
+
+def test_a_slot_tells_whether_its_gate_is_open_and_an_environment_its_losses():
+    start = next(e for e in events() if isinstance(e, RunStart))
+    step = replace(
+        next(e for e in events() if isinstance(e, Step)),
+        stages=("TRAINING", "HOLDING", "FOSSILIZED"),
+        blueprints=("norm", "norm", "norm"),
+        train_loss_nats=1.25,
+        val_loss_nats=float("nan"),
+        train_accuracy=0.375,
+    )
+    slots = start.slots
+    snapshot = folded(start, step, Gate(0, 1, slots[0], "ADVANCE", True), Gate(0, 1, slots[1], "ADVANCE", True))
+    assert re.findall(r'data-field="gate">(.*?)<', environments(snapshot)) == ["ADVANCE open", "FOSSILIZE not yet"]
+    snapshot.fold(9.0, Gate(0, 1, slots[0], "ADVANCE", False))
+    assert re.findall(r'data-field="gate">(.*?)<', environments(snapshot))[0] == "ADVANCE not yet"
+    figures = re.findall(r'data-field="(?:train|val)-\w+">(.*?)<', worth(snapshot, 0))
+    assert figures == ["1.250 nats", "37.5%", "NaN nats"]
 
 
 def test_a_contribution_is_of_the_seed_that_was_measured():

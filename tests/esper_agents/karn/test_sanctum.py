@@ -152,6 +152,31 @@ def test_the_large_screen_shows_the_log_s_values(golden):
     assert "run        finished after 4 s" in text
 
 
+def test_a_block_tells_the_losses_and_which_gates_are_open(golden, tmp_path):
+    """From the middle of the first episode, where some gates are open and some are not yet."""
+    ends = [i for i, r in enumerate(golden) if r["kind"] == "step" and r["env"] == 1 and r["epoch"] == 12]
+    records = golden[: ends[0] + 10]
+    text = look(write(tmp_path, records), "e", size=LARGE)
+    seen = set()
+    for i in (0, 1):
+        step = [s for s in of(records, "step") if s["env"] == i][-1]
+        open_gates = {}
+        for r in of(records, "gate"):
+            if r["env"] == i:
+                open_gates[r["slot"], r["operation"]] = r["open"]
+        block = text[text.index(f"   {i}  epoch {step['epoch']}/30") :]
+        assert f"training: loss {step['train_loss_nats']:.3f}, accuracy {step['train_accuracy']:.1%}; " in block
+        assert f"validation: loss {step['val_loss_nats']:.3f} nats" in block
+        for slot, stage in zip(golden[0]["slots"], step["stages"], strict=True):
+            line = next(line for line in block.splitlines() if line.strip(" ┃│").startswith(slot))
+            onward = {"HOLDING": "FOSSILIZE"}.get(stage, "ADVANCE")
+            expected = f"{onward} {'open' if open_gates.get((slot, onward)) else 'not yet'}"
+            growing = stage in ("GERMINATED", "TRAINING", "BLENDING", "HOLDING")
+            assert (expected in line) == growing and ("not yet" in line or " open" in line) == growing
+            seen |= {expected.split(" ", 1)[1]} if growing else set()
+    assert seen == {"open", "not yet"}
+
+
 def test_the_small_screen_shows_the_essential_things_uncut(golden):
     text = look(GOLDEN.parent)
     top = text.split("Environments")[0]
@@ -223,7 +248,7 @@ def test_a_run_whose_process_is_gone_is_dead(golden, tmp_path):
 def test_a_run_that_was_ended_says_how_and_when(golden, tmp_path, status, sign):
     end = {**golden[-1], "status": status, "error": "ValueError: too bad", "dropped": {"wandb": 7}}
     text = look(write(tmp_path, [*golden[:-1], end]), now=end["time_s"] + 30 * 86400)
-    assert sign in text and "30 d ago" in text and "ValueError: too bad" in text and "events lost: wandb 7" in text
+    assert sign in text and "30 d ago" in text and "ValueError: too bad" in text and "lost: wandb 7" in text
 
 
 def test_a_run_that_has_logged_nothing_is_waited_for(tmp_path):
@@ -231,6 +256,8 @@ def test_a_run_that_has_logged_nothing_is_waited_for(tmp_path):
     with writer_of(run):
         text = look(run)
     assert "… WAITING" in text and "no event yet" in text and "no environment has stepped yet" in text
+    text = look(run)
+    assert "✗ DEAD" in text and "the log is empty" in text and "no process writes it" in text
 
 
 def test_a_folder_without_a_run_is_refused_before_the_screen_opens(tmp_path):
@@ -328,6 +355,11 @@ def test_an_alarm_is_in_the_strip_and_in_its_environment_s_row(golden, tmp_path,
         assert "✓ no alarms now; 1 raised before" in text and "▲" not in text
 
     watch(run, story, size)
+
+
+def test_a_rollback_is_told_in_its_environment():
+    text = look(GOLDEN.parents[1] / "alarmed")
+    assert "↺ rolled back at epoch 10" in text and "✓ no alarms now; 1 raised before" in text
 
 
 def test_an_alarm_about_the_policy_marks_its_figure_and_many_alarms_are_counted(golden, tmp_path):

@@ -113,11 +113,32 @@ def test_an_update_raises_an_alarm_once_and_a_healthy_one_clears_it(detector, ch
     assert told(detectors, well, well) == [(detector, False)]
 
 
+@pytest.mark.parametrize(
+    "change", [{"train_loss_nats": math.nan}, {"val_loss_nats": math.inf}, {"alphas": (math.nan,)}]
+)
+def test_a_step_that_is_not_finite_is_an_alarm_of_its_environment(change):
+    detectors = Detectors()
+    ill, other = replace(STEP, **change), replace(STEP, env=1)
+    (alarm,) = [a for step in (ill, ill, other) for a in detectors.see(step, 0.0)]
+    assert (alarm.detector, alarm.env, alarm.raised) == ("non_finite", 0, True)
+    (field,) = change
+    assert f"{field}{' 0' if field == 'alphas' else ''} of step 1 of environment 0 not finite" in alarm.message
+    assert told(detectors, STEP, STEP) == [("non_finite", False)]
+
+
 def test_between_the_thresholds_an_alarm_stays_what_it_is():
     detectors = Detectors()
     between = replace(UPDATE, approx_kl_nats=sum(KL) / 2)
     assert told(detectors, between) == []
     assert told(detectors, replace(UPDATE, approx_kl_nats=2 * KL[0]), between, between) == [("kl", True)]
+
+
+def test_an_operation_that_was_never_taken_has_no_entropy_to_lose():
+    """As SET_ALPHA_TARGET, which an untrained policy leaves to learning."""
+    detectors = Detectors()
+    rounds = [replace(UPDATE, entropy_by_operation_nats={"PRUNE": e}) for e in (7e-4, 5e-3, 8e-4, 0.1, 5e-4)]
+    assert told(detectors, *rounds[:3]) == []
+    assert told(detectors, *rounds[3:]) == [("entropy PRUNE", True)]
 
 
 def test_a_value_loss_is_measured_by_those_before():
@@ -149,6 +170,8 @@ def test_an_episode_that_failed_is_an_alarm_until_one_ends_well():
     assert told(detectors, replace(END, error_code=1), replace(END, error_code=1)) == [("failed", True)]
     assert told(detectors, replace(END, env=1)) == []
     assert told(detectors, END) == [("failed", False)]
+    (alarm,) = detectors.see(replace(END, error_code=1, error="ValueError: needle"), 0.0)
+    assert alarm.message == "an episode of environment 0 ended in an error: ValueError: needle"
 
 
 def test_what_was_raised_in_another_part_of_a_run_is_raised_again():

@@ -1,5 +1,6 @@
 """The event log: what is refused, what is kept, what is counted."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -8,12 +9,12 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from esper_env.leyline.events import EVENTS, Anomaly, Checkpoint, Event, Rollback, RunEnd
-from esper_env.nissa import ConsoleSink, EventError, EventLog, JsonLinesSink, json_schema, record
+from esper_env.nissa import ConsoleSink, EventError, EventLog, JsonLinesSink, is_being_written, json_schema, record
 
 END = RunEnd(status="finished", error=None, seconds=1.0)
 
@@ -149,8 +150,42 @@ def test_a_sink_that_fails_is_counted_and_the_others_go_on():
         log.emit(checkpoint(n))
     log.end(END)
     assert len(memory.records) == 11
-    assert log.dropped["broken"] == 11 == log.lost and "No space left" in log.errors["broken"]
+    assert log.dropped["broken"] == 11 and "No space left" in log.errors["broken"]
     assert memory.records[-1]["dropped"]["broken"] == 10
+
+
+def test_a_tick_that_fails_is_counted_and_the_log_goes_on(monkeypatch):
+    monkeypatch.setattr("esper_env.nissa.log.TICK_S", 0.01)
+    asked, memory = threading.Semaphore(0), Memory()
+
+    def tick(now):
+        asked.release()
+        raise RuntimeError("needle")
+
+    log = EventLog([memory], tick=tick)
+    assert asked.acquire(timeout=20) and asked.acquire(timeout=20), "it is asked again"
+    for n in range(10):
+        log.emit(checkpoint(n))
+    log.end(END)
+    assert len(memory.records) == 11 and log.errors == {"tick": "RuntimeError: needle"}
+    assert log.dropped["tick"] >= memory.records[-1]["dropped"]["tick"] >= 1
+
+
+def test_what_was_lost_elsewhere_is_told_with_it():
+    memory = Memory()
+    EventLog([memory, broken := Broken()]).end(replace(END, dropped={"checkpoint": 2}))
+    assert memory.records[-1]["dropped"] == {"checkpoint": 2} and broken.closed
+
+
+def test_a_reader_that_looks_at_the_lock_does_not_keep_a_writer_away(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text("")
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)  # as `is_being_written` does for an instant
+        threading.Timer(0.1, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
+        sink = JsonLinesSink(path)
+        assert is_being_written(path)
+        sink.close()
 
 
 def test_a_file_goes_on_behind_a_line_that_was_cut_off(tmp_path):
@@ -190,7 +225,7 @@ for n in range(100_000):
     log.emit(Checkpoint(round=n, file="f", size_bytes=1, seconds=0.0))
     if n % 10_000 == 9_999:
         log.flush()
-print(log.lost, flush=True)
+print(sum(log.dropped.values()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -207,7 +242,7 @@ def test_what_was_acknowledged_outlives_sigkill(tmp_path):
 
 def test_another_schema_has_another_version():
     """Whoever changes a field raises SCHEMA_VERSION, and adds a line here."""
-    known = {1: "d31f20158a20e486"}
+    known = {1: "d31f20158a20e486", 2: "ba48d45586126fa3"}
     schema = json_schema()
     fields = [{k: v for k, v in event.items() if k != "description"} for event in schema["oneOf"]]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
