@@ -242,7 +242,7 @@ def play(job: Job, emit: Callable[[Event], None] | None = None, number: int = 0)
         for event in recorder.step(action, reward, info, env.seconds):
             emit(event)
         if env.done:
-            emit(recorder.end(info))
+            emit(recorder.end(info, env.last_error if info["error_code"] else None))
 
     log = _run(env, job.seed, job.options, decide, told)
     arguments = json.dumps(job.arguments, sort_keys=True)

@@ -120,7 +120,7 @@ def _loss(value: Any) -> float:
 
 
 class RecordedVectorEnv(gymnasium.vector.VectorWrapper):
-    """Emits the events of every step; changes nothing.
+    """Emits the events of every step; changes nothing. A truncated episode is not settled and has no end.
 
     Put it right around Esper's vector environment, inside of reward wrappers: rewards are then the environment's own.
 
@@ -175,10 +175,10 @@ class RecordedVectorEnv(gymnasium.vector.VectorWrapper):
             after = row.get("final_info", row)
             for event in recorder.step(int(actions[i]), float(rewards[i]), after, spent[i]):
                 self.emit(event)
-            if terminated[i] or truncated[i]:
+            if terminated[i]:
                 self.emit(recorder.end(after, self._error(i) if after["error_code"] else None))
-                if "final_info" in row:
-                    recorder.begin(row, None)
+            if "final_info" in row:
+                recorder.begin(row, None)
         self.spent_s["telemetry"] += time.perf_counter() - stepped
         return obs, rewards, terminated, truncated, infos
 

@@ -75,8 +75,7 @@ class Detectors:
         if isinstance(event, Step):
             return [*self._stepped(event.env, now), *self._broken(event), *self._degraded(event)]
         if isinstance(event, EpisodeEnd):
-            for each in (self._best, self._below, self._stepped_s):
-                each.pop(event.env, None)
+            self._stepped_s.pop(event.env, None)
             failed = event.error_code != 0
             how = f"in an error: {event.error or 'not known'}" if failed else "well"
             what = f"an episode of environment {event.env} ended {how}"
@@ -170,6 +169,9 @@ class Detectors:
         yield from self._not_finite(step, f"step {step.epoch} of environment {step.env}", step.env)
 
     def _degraded(self, step: Step) -> Iterator[Anomaly]:
+        if step.epoch == 1:  # the episode before may have been truncated, without an end
+            self._best.pop(step.env, None)
+            self._below.pop(step.env, None)
         best = self._best[step.env] = max(self._best.get(step.env, 0.0), step.val_accuracy)
         raise_at, clear_at = (share * best for share in DEGRADED)
         below = self._below[step.env] = self._below.get(step.env, 0) + 1 if step.val_accuracy < raise_at else 0

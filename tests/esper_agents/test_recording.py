@@ -97,3 +97,19 @@ def test_recording_changes_nothing_and_a_failed_step_has_no_figures(recorded, mo
     run(env)
     ends = [e for e in events if e.kind == "episode"][-2:]
     assert [(e.error, e.committed_accuracy is None) for e in ends] == [(None, False)] * 2
+
+
+def test_a_truncated_episode_has_no_end_and_the_next_one_is_told_anew():
+    events = []
+    settings = {"episode_length": 20, "samples_per_epoch": 64, "val_samples": 64, "tempos": [1]}
+    venv = gymnasium.make_vec("Esper/Tiny-v0", num_envs=1, autoreset_mode="SameStep", max_episode_steps=3, **settings)
+    env = RecordedVectorEnv(venv, "wait", events.append)
+    env.reset(seed=7)
+    for _ in range(7):
+        env.step(np.array([0]))
+    env.close()
+    assert [(e.episode_seed, e.epoch) for e in events if isinstance(e, Step)] == [
+        *((7, epoch) for epoch in (1, 2, 3)),
+        *((None, epoch) for epoch in (1, 2, 3, 1)),
+    ]
+    assert not any(isinstance(e, EpisodeEnd) for e in events)

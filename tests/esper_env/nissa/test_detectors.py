@@ -163,6 +163,7 @@ def test_an_environment_that_lost_what_it_had_is_degraded_after_some_epochs():
 def test_a_new_episode_starts_without_the_best_of_the_one_before():
     detectors = Detectors()
     assert told(detectors, *epochs(0.9, 0.9), END, *epochs(*[0.1] * 20)) == []
+    assert told(detectors, *epochs(0.9, 0.9), *epochs(*[0.1] * 20)) == [], "a truncated one has no end"
 
 
 def test_an_episode_that_failed_is_an_alarm_until_one_ends_well():
