@@ -14,7 +14,7 @@ from esper_agents.karn.snapshot import Snapshot
 from esper_agents.telemetry import EVENTS
 from esper_env.leyline.events import RunStart
 
-POLL_S: Final = 0.25
+POLL_S: Final = 0.1
 SLICE_S: Final = 0.03
 """How long events are taken in before the server answers again."""
 OTHERS: Final = 200

@@ -25,7 +25,7 @@ from esper_agents.karn.reading import RunError
 from esper_agents.karn.snapshot import Snapshot
 from esper_env.rendering import STAGE_COLOURS
 
-DRAW_S: Final = 0.4
+DRAW_S: Final = 0.2
 """How often a page looks whether there is something new."""
 
 
