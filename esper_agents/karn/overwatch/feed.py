@@ -38,7 +38,7 @@ class Feed:
         self._broken = False
 
     def start(self) -> None:
-        """Read on from now on, a few times a second."""
+        """Read on from now on, ten times a second."""
         app.timer(POLL_S, self.read)
 
     async def read(self) -> None:
