@@ -23,10 +23,15 @@ FLAGS = [
 KILLS = 2
 
 
-def train(folder: Path, *more: str) -> subprocess.Popen[str]:
-    """Start a training run whose files go under `folder`."""
-    command = [sys.executable, "-m", "esper_agents.train", "ppo", *FLAGS, "--telemetry-dir", str(folder), *more]
+def train(*flags: str) -> subprocess.Popen[str]:
+    """Start or resume a training run."""
+    command = [sys.executable, "-m", "esper_agents.train", "ppo", *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def begin_in(folder: Path) -> list[str]:
+    """The flags of a new run whose files go under `folder`."""
+    return [*FLAGS, "--telemetry-dir", str(folder)]
 
 
 def policy_of(process: subprocess.Popen[str]) -> str:
@@ -43,16 +48,16 @@ def policy_of(process: subprocess.Popen[str]) -> str:
 
 def killed_and_resumed(folder: Path, rng: np.random.Generator, kills: int = KILLS) -> str:
     """The digest of a run that is killed, again and again, a random time after a new checkpoint."""
-    resume: list[str] = []
+    flags = begin_in(folder)
     for kill in range(kills):
-        process = train(folder, *resume)
+        process = train(*flags)
         while process.poll() is None and len(list(folder.rglob("*.checkpoint"))) <= kill:
             time.sleep(0.02)
         time.sleep(rng.uniform(0.0, 1.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        resume = ["--resume", str(next(folder.iterdir()))]
-    return policy_of(train(folder, *resume))
+        flags = ["--resume", str(next(folder.iterdir()))]
+    return policy_of(train(*flags))
 
 
 def main() -> int:
@@ -60,7 +65,7 @@ def main() -> int:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
-        whole = policy_of(train(Path(scratch) / "whole"))
+        whole = policy_of(train(*begin_in(Path(scratch) / "whole")))
         same = 0
         for i in range(runs):
             same += killed_and_resumed(Path(scratch) / str(i), rng) == whole

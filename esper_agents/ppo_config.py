@@ -1,4 +1,4 @@
-"""Configuration of ``train ppo``: a preset, then ``--config-json``, then flags."""
+"""Configuration of ``train ppo``: a preset, then ``--config-json`` or the run that is resumed, then flags."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class PPOConfig(EnvironmentConfig):
     save_every: Annotated[int, Field(ge=1)] = 1
     """Rounds between checkpoints."""
     resume: Annotated[str | None, arg(metavar="PATH")] = None
-    """Checkpoint, or folder of checkpoints, to go on from."""
+    """Run, checkpoint, or folder of checkpoints to go on from, with the run's settings."""
 
     @model_validator(mode="after")
     def _possible(self) -> PPOConfig:
@@ -158,12 +158,17 @@ class PPOConfig(EnvironmentConfig):
 
 
 def base_config(arguments: Sequence[str]) -> PPOConfig:
-    """Return what the flags start from: the preset of `arguments`, then their JSON file.
+    """Return what the flags start from: the preset of `arguments`, then their JSON file, which is the configuration of
+    the run that they resume unless they name a preset or a file.
 
     Raises:
         ValueError: an unknown preset, a file that is not there or no JSON object, or an unknown setting.
     """
     file = _value(arguments, "--config-json")
+    resumed = _value(arguments, "--resume")
+    if resumed is not None and file is None and _value(arguments, "--preset") is None:
+        run = run_of(Path(resumed))
+        file = None if run is None else str(run / "config.json")
     settings = {} if file is None else _read(Path(file))
     preset = _value(arguments, "--preset") or settings.get("preset", "cifar_baseline")
     if preset not in PRESETS:
@@ -177,6 +182,12 @@ def base_config(arguments: Sequence[str]) -> PPOConfig:
         first = error.errors()[0]
         where = "/".join(map(str, first["loc"]))
         raise ValueError(f"{file or preset}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint, or a folder of checkpoints, belongs to; None if it lies elsewhere."""
+    folders = (checkpoint, *checkpoint.parents[:2])
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
 
 def _value(arguments: Sequence[str], flag: str) -> str | None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from esper_agents.config import EnvironmentConfig
 from esper_agents.monitoring import monitored, run_folder
-from esper_agents.ppo_config import PPOConfig, base_config
+from esper_agents.ppo_config import PPOConfig, base_config, run_of
 from esper_agents.recording import RecordedVectorEnv
 from esper_agents.report import summary
 from esper_agents.runner import run_episodes
@@ -80,7 +80,8 @@ def run_ppo(config: PPOConfig, *, command: str = "") -> Telemetry:
     from esper_agents.simic.training import Trainer  # noqa: PLC0415 - slow to import, and needed only to train
 
     torch.set_num_threads(1)  # results do not depend on the machine, and a busy one slows down the least
-    folder = run_folder(config) if config.resume is None else resumed_folder(config, Path(config.resume))
+    resumed = None if config.resume is None else run_of(Path(config.resume))
+    folder = resumed or run_folder(config)
     trainer = Trainer(config, folder, command=command)
     try:
         if config.resume is None:
@@ -92,14 +93,6 @@ def run_ppo(config: PPOConfig, *, command: str = "") -> Telemetry:
     finally:
         trainer.env.close()
     return telemetry
-
-
-def resumed_folder(config: PPOConfig, checkpoint: Path) -> Path:
-    """The folder of the run that `checkpoint` belongs to; a new one if that is not to be found."""
-    for folder in (checkpoint, *checkpoint.parents[:2]):
-        if (folder / "config.json").is_file():
-            return folder
-    return run_folder(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import esper_agents
-from benchmarks.resume import killed_and_resumed, policy_of, train
+from benchmarks.resume import begin_in, killed_and_resumed, policy_of, train
 from esper_agents.ppo_config import PRESETS, PPOConfig, base_config
 from esper_agents.runner import run_episodes
 from esper_agents.simic.checkpoints import CheckpointError
@@ -92,7 +92,7 @@ def test_a_run_leaves_what_it_learned_and_how(tmp_path):
 
 def test_a_run_killed_anywhere_and_resumed_ends_as_if_it_had_not_been(tmp_path):
     """One run of `python -m benchmarks.resume`, which does it with many."""
-    whole = policy_of(train(tmp_path / "whole"))
+    whole = policy_of(train(*begin_in(tmp_path / "whole")))
     assert killed_and_resumed(tmp_path / "killed", np.random.default_rng(), kills=1) == whole
     (log,) = (tmp_path / "killed").rglob("rounds.jsonl")
     assert [json.loads(line)["round"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
@@ -147,6 +147,8 @@ def test_bad_checkpoints_are_clear_errors_before_any_work(tmp_path, capsys):
     saved[-1].write_bytes(good[:-3])
     assert main(["ppo", *FLAGS, "--resume", str(tmp_path / "run")]) == 2
     assert "others beside it: round-000001.checkpoint" in capsys.readouterr().err
+    assert main(["ppo", "--seed", "1", "--resume", str(saved[0])]) == 2
+    assert "is of a run with --seed 0, not 1" in capsys.readouterr().err
     assert main(["ppo", *FLAGS, "--rounds", "2", "--seed", "1", "--resume", str(saved[0])]) == 2
     assert "run with --seed 0, not 1" in capsys.readouterr().err
 
