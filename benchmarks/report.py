@@ -22,6 +22,7 @@ from benchmarks.compare import (
     dominated,
     non_inferior,
     place,
+    rank,
     return_on_growth,
     secondary,
     transfers,
@@ -228,7 +229,7 @@ def summary(results: Results) -> str:
 
 def overview(tasks: Sequence[Results]) -> str:
     """A line for every group as Markdown: its return on each task over WAIT's, in points."""
-    names = list(dict.fromkeys(name for results in tasks for name in results.groups))
+    names = sorted({name for results in tasks for name in results.groups}, key=rank)
     lines = [[name, *(_over_wait(results, name) for results in tasks)] for name in names]
     return markdown(["", *(f"{results.name}, {len(results.seeds)} seeds" for results in tasks)], lines)
 
