@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from rich.text import Text
@@ -92,10 +93,9 @@ def decisions(view: View) -> Text:
         if snap.header is None or snap.header.controller == "ppo":
             return Text("no decision yet", style=FAINT)
         return Text(f"the controller {snap.header.controller} tells no probabilities", style=FAINT)
-    lines = []
-    for decision in reversed(snap.decisions):
-        lines += _decision(decision, view.width, () if snap.header is None else snap.header.slots)
-    return Text("\n").join(lines[:DECISIONS])  # as many lines each time need no new layout
+    slots = () if snap.header is None else snap.header.slots
+    lines = (line for decision in reversed(snap.decisions) for line in _decision(decision, view.width, slots))
+    return Text("\n").join(islice(lines, DECISIONS))  # as many lines each time need no new layout
 
 
 def _decision(decision: Decision, width: int, slots: Sequence[str]) -> list[Text]:
