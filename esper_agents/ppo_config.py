@@ -204,9 +204,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"--config-json: cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"--config-json: {path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"--config-json: {path} holds no JSON object")
+        raise ValueError(f"{path} holds no JSON object")
     return settings
